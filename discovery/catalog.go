@@ -1,0 +1,340 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Config of a catalog.
+type Config struct {
+	// Sources by name.
+	Sources map[string]Source
+	Logger  *slog.Logger
+	// Emit takes the events; it does not block. nil drops them.
+	Emit func(model.Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Catalog holds the last authoritative answer for each wanted key. It is safe
+// for concurrent use; what it returns is immutable.
+type Catalog struct {
+	cfg   Config
+	wants map[string]chan []model.ServiceKey // by source; set in New
+
+	mu       sync.Mutex // guards what follows; never held across I/O
+	entries  map[model.ServiceKey]*Entry
+	sources  map[model.ServiceKey]*Entry // keys without a name
+	changed  map[model.ServiceKey]bool
+	signal   chan struct{}
+	wantedBy map[string][]model.ServiceKey
+}
+
+// Entry is what is known about one key.
+type Entry struct {
+	// Service is the last authoritative answer, nil before the first.
+	Service *model.Service
+	// Answered is when the last authoritative answer came.
+	Answered time.Time
+	// Since is when Service last changed.
+	Since time.Time
+	// Failure is why nothing newer is known; its Err is nil while all is well.
+	Failure Failed
+	// FailingSince is when the failure began, zero while all is well.
+	FailingSince time.Time
+}
+
+// Presence is Unknown before the first authoritative answer.
+func (e Entry) Presence() model.Presence {
+	if e.Service == nil {
+		return model.Unknown
+	}
+	return e.Service.Presence
+}
+
+// New returns a catalog that wants nothing yet.
+func New(cfg Config) *Catalog {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(model.Event) {}
+	}
+	c := &Catalog{
+		cfg: cfg, wants: map[string]chan []model.ServiceKey{}, entries: map[model.ServiceKey]*Entry{},
+		sources: map[model.ServiceKey]*Entry{}, changed: map[model.ServiceKey]bool{}, signal: make(chan struct{}, 1),
+		wantedBy: map[string][]model.ServiceKey{},
+	}
+	for name := range cfg.Sources {
+		c.wants[name] = make(chan []model.ServiceKey, 1)
+	}
+	return c
+}
+
+// Run runs every source until ctx ends, or until one returns an error.
+func (c *Catalog) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for name, src := range c.cfg.Sources {
+		g.Go(func() error {
+			if err := src.Run(ctx, c.wants[name], c.report); err != nil {
+				return fmt.Errorf("source %q: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// Want sets the keys that are watched from now on. Keys that are no longer
+// wanted are forgotten.
+func (c *Catalog) Want(keys []model.ServiceKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	by := map[string][]model.ServiceKey{}
+	wanted := map[model.ServiceKey]bool{}
+	for _, k := range keys {
+		if wanted[k] {
+			continue
+		}
+		wanted[k] = true
+		by[k.Source] = append(by[k.Source], k)
+		if c.entries[k] == nil {
+			c.entries[k] = &Entry{}
+			if c.wants[k.Source] == nil {
+				c.entries[k].Failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
+				c.entries[k].FailingSince = c.cfg.Now()
+				c.markChanged(k)
+			}
+		}
+	}
+	for k := range c.entries {
+		if !wanted[k] {
+			delete(c.entries, k)
+		}
+	}
+	for name, ch := range c.wants {
+		slices.SortFunc(by[name], model.ServiceKey.Compare)
+		if slices.Equal(by[name], c.wantedBy[name]) {
+			continue
+		}
+		c.wantedBy[name] = by[name]
+		select { // the newest set replaces one that was not taken yet
+		case <-ch:
+		default:
+		}
+		ch <- by[name]
+	}
+}
+
+func (c *Catalog) markChanged(k model.ServiceKey) {
+	c.changed[k] = true
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Signal receives after keys changed; Changes says which. There is one reader.
+func (c *Catalog) Signal() <-chan struct{} { return c.signal }
+
+// Changes returns and forgets the keys whose answer changed.
+func (c *Catalog) Changes() []model.ServiceKey {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keys := slices.SortedFunc(maps.Keys(c.changed), model.ServiceKey.Compare)
+	clear(c.changed)
+	return keys
+}
+
+// Entry returns what is known about a key; the zero Entry when it is not wanted.
+func (c *Catalog) Entry(k model.ServiceKey) Entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[k]; e != nil {
+		return *e
+	}
+	return Entry{}
+}
+
+// SourceStatus is one source in one datacenter, as of now.
+type SourceStatus struct {
+	Name       string    `json:"name"`
+	Datacenter string    `json:"datacenter,omitempty"`
+	State      string    `json:"state" doc:"fresh, unknown, or the reason of a failure"`
+	Since      time.Time `json:"since,omitzero"`
+	LastFresh  time.Time `json:"lastFresh,omitzero"`
+	Error      string    `json:"error,omitempty"`
+	Services   int       `json:"services" doc:"keys that are watched"`
+	Unknown    int       `json:"unknown" doc:"keys that never had an authoritative answer"`
+	Failing    int       `json:"failing" doc:"keys whose last read failed"`
+}
+
+// Sources lists the sources, by name and datacenter.
+func (c *Catalog) Sources() []SourceStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := map[model.ServiceKey]*SourceStatus{}
+	at := func(k model.ServiceKey) *SourceStatus {
+		k = model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+		if all[k] == nil {
+			all[k] = &SourceStatus{Name: k.Source, Datacenter: k.Datacenter, State: string(model.Unknown)}
+		}
+		return all[k]
+	}
+	for name := range c.cfg.Sources {
+		at(model.ServiceKey{Source: name})
+	}
+	for k, e := range c.sources {
+		s := at(k)
+		s.LastFresh, s.State, s.Since = e.Answered, "fresh", e.Since
+		if e.Failure.Err != nil {
+			s.State, s.Since, s.Error = string(e.Failure.Reason), e.FailingSince, e.Failure.Err.Error()
+		}
+	}
+	for k, e := range c.entries {
+		s := at(k)
+		s.Services++
+		if e.Service == nil {
+			s.Unknown++
+		}
+		if e.Failure.Err != nil {
+			s.Failing++
+		}
+	}
+	out := make([]SourceStatus, 0, len(all))
+	for _, k := range slices.SortedFunc(maps.Keys(all), model.ServiceKey.Compare) {
+		out = append(out, *all[k])
+	}
+	return out
+}
+
+// report is what sources call.
+func (c *Catalog) report(k model.ServiceKey, r Report) {
+	var events []model.Event
+	c.mu.Lock()
+	if k.Name == "" {
+		events = c.reportSource(k, r)
+	} else if e := c.entries[k]; e != nil {
+		events = c.reportService(k, e, r)
+	}
+	c.mu.Unlock()
+	for _, ev := range events {
+		c.cfg.Emit(ev)
+	}
+}
+
+func (c *Catalog) reportSource(k model.ServiceKey, r Report) []model.Event {
+	now := c.cfg.Now()
+	e := c.sources[k]
+	if e == nil {
+		e = &Entry{}
+		c.sources[k] = e
+	}
+	was := sourceState(e)
+	if f, ok := r.(Failed); ok {
+		if e.Failure.Reason != f.Reason {
+			e.FailingSince = now
+		}
+		e.Failure = f
+	} else {
+		if e.Failure.Err != nil || e.Answered.IsZero() {
+			e.Since = now
+		}
+		e.Answered, e.Failure, e.FailingSince = now, Failed{}, time.Time{}
+	}
+	is := sourceState(e)
+	if was == is {
+		return nil
+	}
+	ev := model.Event{Kind: model.EventSourceState, Subject: model.Subject{Kind: "Source", Name: k.String()}, From: was, To: is}
+	if e.Failure.Err != nil {
+		ev.Reason = e.Failure.Err.Error()
+		c.cfg.Logger.Warn("source failed", "source", k.String(), "reason", is, "err", e.Failure.Err)
+	} else {
+		c.cfg.Logger.Info("source answered", "source", k.String())
+	}
+	return []model.Event{ev}
+}
+
+func sourceState(e *Entry) string {
+	switch {
+	case e.Failure.Err != nil:
+		return string(e.Failure.Reason)
+	case e.Answered.IsZero():
+		return string(model.Unknown)
+	}
+	return "fresh"
+}
+
+func (c *Catalog) reportService(k model.ServiceKey, e *Entry, r Report) []model.Event {
+	now := c.cfg.Now()
+	if f, ok := r.(Failed); ok {
+		if e.Failure.Err == nil {
+			e.FailingSince = now
+			c.markChanged(k) // staleness is shown, though nothing is published anew
+		}
+		e.Failure = f
+		return nil
+	}
+	next := &model.Service{Key: k}
+	switch x := r.(type) {
+	case Present:
+		next.Presence, next.Endpoints, next.Problems = model.Present, x.Endpoints, x.Problems
+	case Empty:
+		next.Presence = model.Empty
+	default:
+		next.Presence = model.Absent
+	}
+	before := e.Service
+	wasFailing := e.Failure.Err != nil
+	e.Answered, e.Failure, e.FailingSince = now, Failed{}, time.Time{}
+	if before != nil && reflect.DeepEqual(before, next) {
+		if wasFailing {
+			c.markChanged(k)
+		}
+		return nil
+	}
+	e.Service, e.Since = next, now
+	c.markChanged(k)
+	return endpointEvents(before, next)
+}
+
+// endpointEvents says what became of each endpoint.
+func endpointEvents(before, after *model.Service) []model.Event {
+	var out []model.Event
+	subject := model.Subject{Kind: "Service", Name: after.Key.String()}
+	old := map[string]model.Endpoint{}
+	if before != nil {
+		for _, e := range before.Endpoints {
+			old[e.ID] = e
+		}
+	}
+	for _, e := range after.Endpoints {
+		was, ok := old[e.ID]
+		delete(old, e.ID)
+		switch {
+		case !ok:
+			out = append(out, model.Event{Kind: model.EventEndpointAdded, Subject: subject, Endpoint: e.Address, To: string(e.Health), Reason: e.Reason})
+		case was.Health != e.Health:
+			out = append(out, model.Event{Kind: model.EventEndpointHealth, Subject: subject, Endpoint: e.Address, From: string(was.Health), To: string(e.Health), Reason: e.Reason})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(old)) {
+		e := old[id]
+		out = append(out, model.Event{Kind: model.EventEndpointRemoved, Subject: subject, Endpoint: e.Address, From: string(e.Health), Reason: "the source no longer lists it"})
+	}
+	return out
+}

@@ -1,0 +1,54 @@
+package model
+
+import (
+	"errors"
+	"time"
+)
+
+// Event is one thing that happened. The kinds are listed in EventKinds.
+type Event struct {
+	// ID is BOOT-SEQ: the start of the process and a count.
+	ID       string    `json:"id"`
+	Time     time.Time `json:"time"`
+	Kind     string    `json:"kind"`
+	Subject  Subject   `json:"subject"`
+	Endpoint string    `json:"endpoint,omitempty"`
+	Proxy    string    `json:"proxy,omitempty"`
+	Group    string    `json:"group,omitempty"`
+	Revision uint64    `json:"revision,omitempty"`
+	From     string    `json:"from,omitempty"`
+	To       string    `json:"to,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Actor    string    `json:"actor,omitempty"`
+}
+
+// Subject is what an event is about: a document kind, Source, Service or Proxy,
+// and its name.
+type Subject struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// The kinds of events.
+const (
+	EventEndpointAdded    = "endpoint.added"
+	EventEndpointRemoved  = "endpoint.removed"
+	EventEndpointHealth   = "endpoint.health"
+	EventUpstreamState    = "upstream.state"
+	EventSourceState      = "source.state"
+	EventProxyConnected   = "proxy.connected"
+	EventProxyGone        = "proxy.gone"
+	EventProxyRefused     = "proxy.refused"
+	EventDeliveryRefused  = "delivery.refused"
+	EventDeliveryParked   = "delivery.parked"
+	EventDeliveryReleased = "delivery.released"
+	EventRevisionApplied  = "revision.applied"
+	EventGap              = "gap"
+)
+
+// The errors on which callers branch.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrConflict = errors.New("conflict")
+	ErrInvalid  = errors.New("invalid")
+)

@@ -1,0 +1,547 @@
+package spec
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// decoder walks a syntax tree into a struct and keeps every fault and the place
+// of every field.
+type decoder struct {
+	file   string
+	before int // lines of the text before this document
+	doc    *Document
+	faults Faults
+}
+
+// header is what every document has; spec is decoded by kind.
+type header struct {
+	Kind   string            `json:"kind" required:"true" doc:"Listener, Route, Upstream, Service or Group."`
+	Name   string            `json:"name" required:"true" doc:"RFC 1123 label, unique in its kind."`
+	Labels map[string]string `json:"labels,omitempty" doc:"For selecting documents; nothing else reads them."`
+}
+
+func decodeDocument(file string, before int, n ast.Node) (*Document, Faults) {
+	d := &decoder{file: file, before: before, doc: &Document{places: map[string]Place{}}}
+	d.doc.places[""] = d.at(n)
+	entries, ok := d.mapping(n, "", "a document: a mapping with kind, name and spec")
+	if !ok {
+		return nil, d.faults
+	}
+	// kind and name first, so that every other fault can say whose it is.
+	var h header
+	hv := reflect.ValueOf(&h).Elem()
+	d.fields(only(entries, "kind", "name"), "", hv, nil)
+	kind, known := ParseKind(h.Kind)
+	if h.Kind != "" && (!known || string(kind) != h.Kind) {
+		d.add("kind", fmt.Sprintf("%q is not a kind", h.Kind), kindNames())
+		known = false
+	}
+	d.doc.Ref = Ref{Kind: Kind(h.Kind), Name: h.Name}
+	d.checkName(h.Name)
+	d.fields(except(entries, "kind", "name", "spec"), "", hv, []string{"kind", "name", "spec"})
+	d.doc.Labels = h.Labels
+	if !known {
+		return nil, d.faults
+	}
+	d.doc.Body = kind.newBody()
+	body := reflect.ValueOf(d.doc.Body).Elem()
+	spec := only(entries, "spec")
+	if len(spec) == 0 {
+		d.add("spec", "is missing", nil)
+		return nil, d.faults
+	}
+	d.noteEntry(spec[0], "spec")
+	for _, again := range spec[1:] {
+		d.note(again.Key, "spec")
+		d.add("spec", "is written twice", nil)
+	}
+	d.value(spec[0].Value, "spec", body)
+	c := &checker{doc: d.doc}
+	d.doc.Body.check(c)
+	for _, f := range c.faults {
+		if !d.told(f.Field) {
+			d.faults = append(d.faults, f)
+		}
+	}
+	if len(d.faults) > 0 {
+		return nil, d.faults
+	}
+	written, err := canonical(plain(n))
+	if err != nil {
+		d.add("", err.Error(), nil)
+		return nil, d.faults
+	}
+	d.doc.Written = written
+	return d.doc, nil
+}
+
+// told tells whether a field, one inside it or one around it is faulty already:
+// what a check then says of it would be an echo.
+func (d *decoder) told(field string) bool {
+	inside := func(a, b string) bool {
+		return strings.HasPrefix(a, b) && (len(a) == len(b) || a[len(b)] == '.' || a[len(b)] == '[')
+	}
+	return slices.ContainsFunc(d.faults, func(f Fault) bool { return inside(f.Field, field) || inside(field, f.Field) })
+}
+
+func (d *decoder) checkName(name string) {
+	switch {
+	case name == "":
+	case !label.MatchString(name):
+		d.add("name", fmt.Sprintf("%q is not a name: lower-case letters, digits and -, at most 63, no - at either end", name), nil)
+	case strings.HasPrefix(name, ReservedPrefix):
+		d.add("name", fmt.Sprintf("%q: names that begin with %s are the bootstrap's own", name, ReservedPrefix), nil)
+	}
+}
+
+func kindNames() []string {
+	names := make([]string, len(Kinds))
+	for i, k := range Kinds {
+		names[i] = string(k)
+	}
+	return names
+}
+
+// only and except pick entries by key.
+func only(entries []*ast.MappingValueNode, keys ...string) (out []*ast.MappingValueNode) {
+	for _, e := range entries {
+		if slices.Contains(keys, keyOf(e)) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func except(entries []*ast.MappingValueNode, keys ...string) (out []*ast.MappingValueNode) {
+	for _, e := range entries {
+		if !slices.Contains(keys, keyOf(e)) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func keyOf(e *ast.MappingValueNode) string {
+	if s, ok := e.Key.(*ast.StringNode); ok {
+		return s.Value
+	}
+	return e.Key.String()
+}
+
+func (d *decoder) at(n ast.Node) Place {
+	p := Place{File: d.file, Line: d.before + 1, Column: 1}
+	if t := n.GetToken(); t != nil && t.Position != nil {
+		p.Line, p.Column = d.before+t.Position.Line, t.Position.Column
+	}
+	// A mapping's own token is the colon of its first entry.
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
+		return d.at(m.Values[0].Key)
+	}
+	if m, ok := n.(*ast.MappingValueNode); ok {
+		return d.at(m.Key)
+	}
+	return p
+}
+
+func (d *decoder) note(n ast.Node, path string) { d.doc.places[path] = d.at(n) }
+
+// noteEntry places a field at its value when that is a scalar, at its key
+// otherwise.
+func (d *decoder) noteEntry(e *ast.MappingValueNode, path string) {
+	if _, scalar := e.Value.(ast.ScalarNode); scalar {
+		d.note(e.Value, path)
+		return
+	}
+	d.note(e.Key, path)
+}
+
+func (d *decoder) add(field, message string, allowed []string) {
+	f := d.doc.fault(field, message)
+	f.Allowed = allowed
+	d.faults = append(d.faults, f)
+}
+
+// mapping returns the entries of a mapping node.
+func (d *decoder) mapping(n ast.Node, path, want string) ([]*ast.MappingValueNode, bool) {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		return m.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{m}, true
+	}
+	d.wrongType(n, path, want)
+	return nil, false
+}
+
+func (d *decoder) wrongType(n ast.Node, path, want string) {
+	got := ""
+	switch x := n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode:
+		d.add(path, "anchors and aliases (& and *) are not taken; write the value out", nil)
+		return
+	case *ast.TagNode:
+		d.add(path, "tags (!) are not taken", nil)
+		return
+	case *ast.NullNode:
+		got = "nothing"
+	case *ast.StringNode:
+		got = fmt.Sprintf("the text %q", clip(x.Value))
+	case *ast.LiteralNode:
+		got = "a block of text"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		got = "the number " + clip(n.GetToken().Value)
+	case *ast.BoolNode:
+		got = "the boolean " + x.GetToken().Value
+	case *ast.SequenceNode:
+		got = "a list"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		got = "a mapping"
+	default:
+		got = "something else"
+	}
+	d.add(path, fmt.Sprintf("wants %s, found %s", want, got), nil)
+}
+
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}
+
+var durationType = reflect.TypeFor[Duration]()
+
+// value decodes one node into v.
+func (d *decoder) value(n ast.Node, path string, v reflect.Value) {
+	if v.Type() == durationType {
+		d.duration(n, path, v)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		p := reflect.New(v.Type().Elem())
+		d.value(n, path, p.Elem())
+		v.Set(p)
+	case reflect.Struct:
+		setDefaults(v)
+		if entries, ok := d.mapping(n, path, "a mapping"); ok {
+			d.fields(entries, path, v, nil)
+		}
+	case reflect.Slice:
+		d.list(n, path, v)
+	case reflect.Map:
+		d.stringMap(n, path, v)
+	case reflect.String:
+		s, ok := text(n)
+		if !ok {
+			want := "text"
+			if _, num := n.(*ast.IntegerNode); num {
+				want = "text (put it in quotes)"
+			}
+			d.wrongType(n, path, want)
+			return
+		}
+		v.SetString(s)
+	case reflect.Bool:
+		b, ok := n.(*ast.BoolNode)
+		if !ok {
+			d.wrongType(n, path, "true or false")
+			return
+		}
+		v.SetBool(b.Value)
+	default:
+		d.number(n, path, v)
+	}
+}
+
+func text(n ast.Node) (string, bool) {
+	switch s := n.(type) {
+	case *ast.StringNode:
+		return s.Value, true
+	case *ast.LiteralNode:
+		return s.Value.Value, true
+	}
+	return "", false
+}
+
+func (d *decoder) duration(n ast.Node, path string, v reflect.Value) {
+	s, ok := text(n)
+	if !ok {
+		d.wrongType(n, path, "a duration such as 250ms, 2s or 1m30s")
+		return
+	}
+	x, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		d.add(path, fmt.Sprintf("%q is not a duration; write 250ms, 2s or 1m30s", clip(s)), nil)
+	case x < 0:
+		d.add(path, fmt.Sprintf("%s is negative", s), nil)
+	case Duration(x) > MaxDuration:
+		d.add(path, fmt.Sprintf("%s is longer than a year", s), nil)
+	default:
+		v.SetInt(int64(x))
+	}
+}
+
+func (d *decoder) number(n ast.Node, path string, v reflect.Value) {
+	if v.Kind() == reflect.Float64 {
+		f, err := strconv.ParseFloat(n.GetToken().Value, 64)
+		switch n.(type) {
+		case *ast.IntegerNode, *ast.FloatNode:
+			if err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+				v.SetFloat(f)
+				return
+			}
+		}
+		d.wrongType(n, path, "a number")
+		return
+	}
+	i, ok := n.(*ast.IntegerNode)
+	if !ok {
+		d.wrongType(n, path, "a whole number")
+		return
+	}
+	u, err := strconv.ParseUint(fmt.Sprint(i.Value), 10, v.Type().Bits())
+	if err != nil {
+		d.add(path, fmt.Sprintf("%s is out of range; 0 to %d are taken", clip(i.GetToken().Value), uint64(math.MaxUint64)>>(64-v.Type().Bits())), nil)
+		return
+	}
+	v.SetUint(u)
+}
+
+func (d *decoder) list(n ast.Node, path string, v reflect.Value) {
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.wrongType(n, path, "a list")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(list.Values), len(list.Values)))
+	for i, item := range list.Values {
+		at := index(path, i)
+		d.note(item, at)
+		d.value(item, at, v.Index(i))
+	}
+}
+
+func (d *decoder) stringMap(n ast.Node, path string, v reflect.Value) {
+	entries, ok := d.mapping(n, path, "a mapping of text to text")
+	if !ok {
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, e := range entries {
+		at := path + "." + keyOf(e)
+		d.noteEntry(e, at)
+		k := reflect.ValueOf(keyOf(e))
+		if v.MapIndex(k).IsValid() {
+			d.add(at, "is written twice", nil)
+			continue
+		}
+		s, ok := text(e.Value)
+		if !ok {
+			d.wrongType(e.Value, at, "text (put it in quotes)")
+			continue
+		}
+		v.SetMapIndex(k, reflect.ValueOf(s))
+	}
+}
+
+// fields decodes the entries of a mapping into the fields of a struct. others
+// are keys that are decoded elsewhere.
+func (d *decoder) fields(entries []*ast.MappingValueNode, path string, v reflect.Value, others []string) {
+	seen := map[string]bool{}
+	t := v.Type()
+	for _, e := range entries {
+		key := keyOf(e)
+		at := join(path, key)
+		if seen[key] {
+			d.note(e.Key, at)
+			d.add(at, "is written twice", nil)
+			continue
+		}
+		seen[key] = true
+		f, ok := fieldByName(t, key)
+		if !ok {
+			d.note(e.Key, at)
+			d.unknown(at, key, t, others)
+			continue
+		}
+		d.noteEntry(e, at)
+		before := len(d.faults)
+		d.value(e.Value, at, v.FieldByIndex(f.Index))
+		if len(d.faults) == before {
+			d.bounds(at, f, v.FieldByIndex(f.Index))
+		}
+	}
+	if others != nil { // the header: kind and name were decoded before
+		return
+	}
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Tag.Get("required") == "true" && !seen[nameOf(f)] {
+			d.add(join(path, nameOf(f)), "is missing", nil)
+		}
+	}
+}
+
+func (d *decoder) unknown(at, key string, t reflect.Type, others []string) {
+	allowed := slices.Clone(others)
+	for i := range t.NumField() {
+		if n := nameOf(t.Field(i)); !slices.Contains(allowed, n) {
+			allowed = append(allowed, n)
+		}
+	}
+	msg := "is not a field here"
+	if key == "<<" {
+		msg = "merge keys are not taken; write the values out"
+	} else if near := nearest(key, allowed); near != "" {
+		msg += fmt.Sprintf("; did you mean %s?", near)
+	}
+	d.add(at, msg, allowed)
+}
+
+// bounds holds a value against the enum, minimum, maximum and maxLength tags.
+func (d *decoder) bounds(at string, f reflect.StructField, v reflect.Value) {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if enum := f.Tag.Get("enum"); enum != "" {
+		if allowed := strings.Split(enum, ","); !slices.Contains(allowed, v.String()) {
+			d.add(at, fmt.Sprintf("%q is not known", clip(v.String())), allowed)
+		}
+	}
+	if m := f.Tag.Get("maxLength"); m != "" {
+		if n, _ := strconv.Atoi(m); v.Len() > n {
+			d.add(at, fmt.Sprintf("is %d characters long; at most %d are taken", v.Len(), n), nil)
+		}
+	}
+	low, high := f.Tag.Get("minimum"), f.Tag.Get("maximum")
+	if low == "" && high == "" {
+		return
+	}
+	outside := false
+	if v.Type() == durationType {
+		m, _ := time.ParseDuration(low)
+		outside = low != "" && v.Int() < int64(m)
+	} else {
+		x := toFloat(v)
+		lo, _ := strconv.ParseFloat(low, 64)
+		hi, _ := strconv.ParseFloat(high, 64)
+		outside = low != "" && x < lo || high != "" && x > hi
+	}
+	if outside {
+		d.add(at, fmt.Sprintf("%v is out of range; %s", v.Interface(), rangeText(low, high)), nil)
+	}
+}
+
+func rangeText(low, high string) string {
+	switch {
+	case high == "":
+		return "at least " + low + " is taken"
+	case low == "":
+		return "at most " + high + " is taken"
+	}
+	return low + " to " + high + " are taken"
+}
+
+func toFloat(v reflect.Value) float64 {
+	if v.Kind() == reflect.Float64 {
+		return v.Float()
+	}
+	return float64(v.Uint())
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func nameOf(f reflect.StructField) string {
+	n, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return n
+}
+
+func fieldByName(t reflect.Type, name string) (reflect.StructField, bool) {
+	for i := range t.NumField() {
+		if nameOf(t.Field(i)) == name {
+			return t.Field(i), true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
+// setDefaults fills a struct from its default tags, nested structs included;
+// what is behind a pointer stays absent.
+func setDefaults(v reflect.Value) {
+	for i := range v.NumField() {
+		f, fv := v.Type().Field(i), v.Field(i)
+		if fv.Kind() == reflect.Struct {
+			setDefaults(fv)
+			continue
+		}
+		def, ok := f.Tag.Lookup("default")
+		if !ok {
+			continue
+		}
+		switch {
+		case fv.Type() == durationType:
+			x, err := time.ParseDuration(def)
+			mustTag(f, err)
+			fv.SetInt(int64(x))
+		case fv.Kind() == reflect.String:
+			fv.SetString(def)
+		case fv.Kind() == reflect.Bool:
+			fv.SetBool(def == "true")
+		case fv.Kind() == reflect.Float64:
+			x, err := strconv.ParseFloat(def, 64)
+			mustTag(f, err)
+			fv.SetFloat(x)
+		default:
+			x, err := strconv.ParseUint(def, 10, 64)
+			mustTag(f, err)
+			fv.SetUint(x)
+		}
+	}
+}
+
+// mustTag panics on a tag that is wrong in the source; a test sets the defaults
+// of every kind.
+func mustTag(f reflect.StructField, err error) {
+	if err != nil {
+		panic(fmt.Sprintf("default of %s: %v", f.Name, err))
+	}
+}
+
+// plain turns a syntax tree without faults into maps, slices and scalars.
+func plain(n ast.Node) any {
+	switch x := n.(type) {
+	case *ast.MappingNode:
+		m := make(map[string]any, len(x.Values))
+		for _, e := range x.Values {
+			m[keyOf(e)] = plain(e.Value)
+		}
+		return m
+	case *ast.MappingValueNode:
+		return map[string]any{keyOf(x): plain(x.Value)}
+	case *ast.SequenceNode:
+		out := make([]any, len(x.Values))
+		for i, v := range x.Values {
+			out[i] = plain(v)
+		}
+		return out
+	case *ast.LiteralNode:
+		return x.Value.Value
+	case ast.ScalarNode:
+		return x.GetValue()
+	}
+	return nil
+}

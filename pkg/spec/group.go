@@ -1,0 +1,58 @@
+package spec
+
+import "github.com/wellspring-xds/wellspring/pkg/model"
+
+// Group is the proxies that get the same listeners, and the upstreams reachable
+// from them.
+type Group struct {
+	Match     GroupMatch `json:"match,omitempty" doc:"Which proxies. Default: those whose node.cluster is the group's name."`
+	Listeners []string   `json:"listeners" required:"true" doc:"Names of Listener documents."`
+}
+
+// GroupMatch is exact, and everything written must hold.
+type GroupMatch struct {
+	Cluster  string            `json:"cluster,omitempty" maxLength:"253" doc:"The node's cluster."`
+	ID       string            `json:"id,omitempty" maxLength:"253" doc:"The node's id."`
+	Zone     string            `json:"zone,omitempty" maxLength:"128" doc:"The zone of the node's locality."`
+	Metadata map[string]string `json:"metadata,omitempty" doc:"Values in the node's metadata; nested keys are joined by dots."`
+}
+
+func (g *Group) check(c *checker) {
+	seen := map[string]int{}
+	for i, l := range g.Listeners {
+		if j, ok := seen[l]; ok {
+			c.faultf(index("spec.listeners", i), "%q stands at listeners[%d] already", l, j)
+		}
+		seen[l] = i
+	}
+}
+
+// effective fills in the default match.
+func (m GroupMatch) effective(name string) GroupMatch {
+	if m.Cluster == "" && m.ID == "" && m.Zone == "" && len(m.Metadata) == 0 {
+		m.Cluster = name
+	}
+	return m
+}
+
+// matches tells whether a proxy belongs.
+func (m GroupMatch) matches(p model.Proxy) bool {
+	for k, v := range m.Metadata {
+		if got, ok := p.Metadata[k]; !ok || got != v {
+			return false
+		}
+	}
+	return (m.Cluster == "" || m.Cluster == p.Cluster) && (m.ID == "" || m.ID == p.ID) &&
+		(m.Zone == "" || m.Zone == p.Locality.Zone)
+}
+
+// compatible tells whether one proxy could match both.
+func (m GroupMatch) compatible(o GroupMatch) bool {
+	both := func(a, b string) bool { return a == "" || b == "" || a == b }
+	for k, v := range m.Metadata {
+		if w, ok := o.Metadata[k]; ok && w != v {
+			return false
+		}
+	}
+	return both(m.Cluster, o.Cluster) && both(m.ID, o.ID) && both(m.Zone, o.Zone)
+}

@@ -1,0 +1,273 @@
+package spec
+
+import (
+	"regexp/syntax"
+	"strings"
+)
+
+// Route says which requests for a set of hosts go to which upstreams.
+type Route struct {
+	Hosts []string `json:"hosts" required:"true" doc:"Hosts: exact, *.example.com, or * for any other. Ports in a request's host are ignored."`
+	Rules []Rule   `json:"rules" required:"true" doc:"Tried as written; the first match decides."`
+}
+
+// Rule is one match and where it leads.
+type Rule struct {
+	Match       Match         `json:"match,omitempty" doc:"Which requests. Default: all."`
+	To          []Destination `json:"to" required:"true" doc:"The upstreams, with weights."`
+	Timeout     *Duration     `json:"timeout,omitempty" doc:"Whole request, retries included; 0s is none. Default: 15s, none where an upstream speaks grpc."`
+	IdleTimeout Duration      `json:"idleTimeout,omitempty" default:"5m" doc:"A request without a byte either way ends after this; 0s is never."`
+	Retry       Retry         `json:"retry,omitempty" doc:"What is tried again. attempts: 1 turns it off."`
+	HashOn      []HashOn      `json:"hashOn,omitempty" doc:"What ringHash and maglev upstreams hash; the first that is there decides."`
+}
+
+// Match is a conjunction.
+type Match struct {
+	Path    PathMatch     `json:"path,omitempty" doc:"The path, without the query. Default: prefix /."`
+	Headers []HeaderMatch `json:"headers,omitempty" doc:"All must hold."`
+	Methods []string      `json:"methods,omitempty" doc:"Any of these request methods."`
+}
+
+// PathMatch has at most one field.
+type PathMatch struct {
+	Prefix string `json:"prefix,omitempty" doc:"Whole segments: /catalog matches /catalog and /catalog/x, not /catalogue."`
+	Exact  string `json:"exact,omitempty" doc:"The whole path."`
+	Regex  string `json:"regex,omitempty" doc:"RE2, the whole path; at most 256 characters."`
+}
+
+// HeaderMatch has a name and exactly one of the others.
+type HeaderMatch struct {
+	Name     string  `json:"name" required:"true" doc:"Header name, any case."`
+	Exact    *string `json:"exact,omitempty" doc:"The whole value."`
+	Prefix   string  `json:"prefix,omitempty" doc:"Beginning of the value."`
+	Suffix   string  `json:"suffix,omitempty" doc:"End of the value."`
+	Contains string  `json:"contains,omitempty" doc:"Part of the value."`
+	Regex    string  `json:"regex,omitempty" doc:"RE2, the whole value; at most 256 characters."`
+	Present  *bool   `json:"present,omitempty" doc:"true: the header is there; false: it is not."`
+	Invert   bool    `json:"invert,omitempty" doc:"Turn the match around."`
+}
+
+// Destination is one upstream and its share.
+type Destination struct {
+	Upstream string `json:"upstream" required:"true" doc:"Name of an Upstream document."`
+	Weight   uint32 `json:"weight,omitempty" default:"1" maximum:"1000000" doc:"Share relative to the other destinations; 0 takes nothing."`
+}
+
+// Retry says what is tried again, on another endpoint. Defaults lose no request
+// and repeat none that may have been processed.
+type Retry struct {
+	On            []string  `json:"on,omitempty" doc:"Any of connectFailure, refusedStream, reset, resetBeforeRequest, 5xx, gatewayError, retriable4xx, retriableStatuses, cancelled, deadlineExceeded, internal, resourceExhausted, unavailable. Default: connectFailure, refusedStream, resetBeforeRequest."`
+	Attempts      uint32    `json:"attempts,omitempty" default:"2" minimum:"1" maximum:"10" doc:"All tries, the first included."`
+	PerTryTimeout *Duration `json:"perTryTimeout,omitempty" doc:"Longest single try. Default: the rule's timeout."`
+	Backoff       Backoff   `json:"backoff,omitempty" doc:"Pause between tries, random up to a bound that doubles."`
+	Statuses      []uint32  `json:"statuses,omitempty" doc:"For retriableStatuses."`
+}
+
+// Backoff is the pause between tries.
+type Backoff struct {
+	Base Duration `json:"base,omitempty" default:"25ms" minimum:"1ms" doc:"Bound of the first pause."`
+	Max  Duration `json:"max,omitempty" default:"250ms" minimum:"1ms" doc:"Bound of the longest pause."`
+}
+
+// HashOn has exactly one field.
+type HashOn struct {
+	Header   string      `json:"header,omitempty" doc:"Value of this request header."`
+	Cookie   *HashCookie `json:"cookie,omitempty" doc:"Value of this cookie; it is set where it is missing and a ttl is written."`
+	SourceIP bool        `json:"sourceIP,omitempty" doc:"Address of the client."`
+}
+
+// HashCookie is a cookie to hash.
+type HashCookie struct {
+	Name string    `json:"name" required:"true" doc:"Name of the cookie."`
+	Path string    `json:"path,omitempty" doc:"Path of a cookie that Envoy sets."`
+	TTL  *Duration `json:"ttl,omitempty" doc:"Life of a cookie that Envoy sets; 0s is the session's. Default: it sets none."`
+}
+
+// DefaultRetryOn is what is tried again where nothing else is written: the
+// request reached nobody.
+var DefaultRetryOn = []string{"connectFailure", "refusedStream", "resetBeforeRequest"}
+
+// retryConditions are the words of Retry.On.
+var retryConditions = []string{
+	"connectFailure", "refusedStream", "reset", "resetBeforeRequest", "5xx", "gatewayError", "retriable4xx",
+	"retriableStatuses", "cancelled", "deadlineExceeded", "internal", "resourceExhausted", "unavailable",
+}
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"}
+
+func (r *Route) check(c *checker) {
+	seen := map[string]int{}
+	for i, h := range r.Hosts {
+		at := index("spec.hosts", i)
+		c.host(at, h)
+		if j, ok := seen[strings.ToLower(h)]; ok {
+			c.faultf(at, "%q stands at hosts[%d] already", h, j)
+		}
+		seen[strings.ToLower(h)] = i
+	}
+	if len(r.Hosts) == 0 {
+		c.faultf("spec.hosts", "is empty; name a host, or * for any")
+	}
+	if len(r.Rules) == 0 {
+		c.faultf("spec.rules", "is empty; such a route answers 404 to everything")
+	}
+	for i := range r.Rules {
+		r.Rules[i].check(c, index("spec.rules", i))
+	}
+}
+
+func (r *Rule) check(c *checker, path string) {
+	r.Match.check(c, path+".match")
+	var sum uint64
+	for i, d := range r.To {
+		sum += uint64(d.Weight)
+		for j := range i {
+			if r.To[j].Upstream == d.Upstream {
+				c.faultf(index(path+".to", i)+".upstream", "%q stands at to[%d] already", d.Upstream, j)
+			}
+		}
+	}
+	if len(r.To) == 0 {
+		c.faultf(path+".to", "is empty; name an upstream")
+	} else if sum == 0 {
+		c.faultf(path+".to", "the weights sum to 0; give one of them a share")
+	} else if sum > 1<<32-1 {
+		c.faultf(path+".to", "the weights sum to %d; Envoy takes at most %d", sum, uint32(1<<32-1))
+	}
+	for _, d := range []struct {
+		field string
+		v     *Duration
+	}{{".timeout", r.Timeout}, {".retry.perTryTimeout", r.Retry.PerTryTimeout}} {
+		if d.v != nil && *d.v < 0 {
+			c.faultf(path+d.field, "%s is negative", *d.v)
+		}
+	}
+	r.Retry.check(c, path+".retry")
+	for i := range r.HashOn {
+		r.HashOn[i].check(c, index(path+".hashOn", i))
+	}
+}
+
+func (m *Match) check(c *checker, path string) {
+	p := m.Path
+	n := 0
+	for field, v := range map[string]string{"prefix": p.Prefix, "exact": p.Exact} {
+		if v == "" {
+			continue
+		}
+		n++
+		if !strings.HasPrefix(v, "/") {
+			c.faultf(path+".path."+field, "%q does not begin with /", v)
+		}
+		if strings.ContainsAny(v, "?#") {
+			c.faultf(path+".path."+field, "%q has a query or fragment; only the path is matched", v)
+		}
+		c.headerValue(path+".path."+field, v)
+	}
+	if p.Regex != "" {
+		n++
+		c.regex(path+".path.regex", p.Regex)
+	}
+	if n > 1 {
+		c.faultf(path+".path", "%d of prefix, exact and regex are written; write one", n)
+	}
+	for i := range m.Headers {
+		m.Headers[i].check(c, index(path+".headers", i))
+	}
+	for i, v := range m.Methods {
+		c.oneOf(index(path+".methods", i), v, methods)
+	}
+}
+
+func (h *HeaderMatch) check(c *checker, path string) {
+	c.headerName(path+".name", h.Name)
+	n := 0
+	for _, set := range []bool{h.Exact != nil, h.Prefix != "", h.Suffix != "", h.Contains != "", h.Regex != "", h.Present != nil} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		c.faultf(path, "%d of exact, prefix, suffix, contains, regex and present are written; write exactly one", n)
+	}
+	if h.Exact != nil {
+		c.headerValue(path+".exact", *h.Exact)
+	}
+	c.headerValue(path+".prefix", h.Prefix)
+	c.headerValue(path+".suffix", h.Suffix)
+	c.headerValue(path+".contains", h.Contains)
+	if h.Regex != "" {
+		c.regex(path+".regex", h.Regex)
+	}
+}
+
+func (r *Retry) check(c *checker, path string) {
+	statuses := false
+	for i, o := range r.On {
+		c.oneOf(index(path+".on", i), o, retryConditions)
+		statuses = statuses || o == "retriableStatuses"
+	}
+	if statuses != (len(r.Statuses) > 0) {
+		c.faultf(path+".statuses", "statuses and the condition retriableStatuses go together")
+	}
+	for i, s := range r.Statuses {
+		if s < 100 || s > 599 {
+			c.faultf(index(path+".statuses", i), "%d is not an HTTP status", s)
+		}
+	}
+	if r.Backoff.Base > r.Backoff.Max {
+		c.faultf(path+".backoff.base", "%s is longer than max %s", r.Backoff.Base, r.Backoff.Max)
+	}
+}
+
+func (h *HashOn) check(c *checker, path string) {
+	n := 0
+	for _, set := range []bool{h.Header != "", h.Cookie != nil, h.SourceIP} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		c.faultf(path, "%d of header, cookie and sourceIP are written; write exactly one", n)
+	}
+	if h.Header != "" {
+		c.headerName(path+".header", h.Header)
+	}
+	if h.Cookie != nil {
+		c.headerName(path+".cookie.name", h.Cookie.Name)
+		c.headerValue(path+".cookie.path", h.Cookie.Path)
+		if h.Cookie.TTL != nil && *h.Cookie.TTL < 0 {
+			c.faultf(path+".cookie.ttl", "%s is negative", *h.Cookie.TTL)
+		}
+	}
+}
+
+// maxRegex bounds a pattern's text and maxRegexProgram its compiled size; Envoy
+// warns about RE2 programs above 100 and refuses them in some places.
+const (
+	maxRegex        = 256
+	maxRegexProgram = 1000
+)
+
+func (c *checker) regex(field, s string) {
+	if len(s) > maxRegex {
+		c.faultf(field, "is %d characters long; at most %d are taken", len(s), maxRegex)
+		return
+	}
+	re, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
+		c.faultf(field, "%v", err)
+		return
+	}
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		c.faultf(field, "%v", err)
+		return
+	}
+	if len(prog.Inst) > maxRegexProgram {
+		c.faultf(field, "compiles to %d instructions; at most %d are taken: repeat less", len(prog.Inst), maxRegexProgram)
+	}
+	if strings.ContainsAny(s, "\r\n\x00") {
+		c.faultf(field, "has a line break or NUL in it")
+	}
+}

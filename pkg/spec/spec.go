@@ -1,0 +1,299 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Spec is all documents declared by operators, at one revision. It is immutable.
+type Spec struct {
+	// Revision is the last one that changed a document that is not a Service.
+	Revision uint64
+
+	docs map[Ref]*Document
+}
+
+// New resolves the references among documents. It returns the Spec, or every
+// fault; warnings are things that work and are probably not meant.
+func New(revision uint64, docs []*Document) (*Spec, []Fault, Faults) {
+	s := &Spec{Revision: revision, docs: make(map[Ref]*Document, len(docs))}
+	var faults Faults
+	for _, d := range docs {
+		if first, ok := s.docs[d.Ref]; ok {
+			p := first.place("")
+			faults = append(faults, d.fault("name", fmt.Sprintf("%s is declared twice, first at %s:%d", d.Ref, p.File, p.Line)))
+			continue
+		}
+		s.docs[d.Ref] = d
+	}
+	l := &linker{spec: s}
+	for _, d := range s.Documents("") {
+		switch b := d.Body.(type) {
+		case *Upstream:
+			l.upstream(d, b)
+		case *Route:
+			l.route(d, b)
+		case *Listener:
+			l.listener(d, b)
+		case *Group:
+			l.group(d, b)
+		}
+	}
+	l.unused()
+	return s, l.warnings, append(faults, l.faults...)
+}
+
+// Documents lists the documents of a kind, or all for "", sorted by kind and
+// name.
+func (s *Spec) Documents(kind Kind) []*Document {
+	var out []*Document
+	for ref, d := range s.docs {
+		if kind == "" || ref.Kind == kind {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Document) int { return compareRefs(a.Ref, b.Ref) })
+	return out
+}
+
+func compareRefs(a, b Ref) int {
+	if a.Kind != b.Kind {
+		return compareStrings(string(a.Kind), string(b.Kind))
+	}
+	return compareStrings(a.Name, b.Name)
+}
+
+// Document finds one document, nil when it is not declared.
+func (s *Spec) Document(kind Kind, name string) *Document { return s.docs[Ref{kind, name}] }
+
+// body finds the body of a document of type B.
+func body[B Body](s *Spec, kind Kind, name string) (B, bool) {
+	var none B
+	if d := s.docs[Ref{kind, name}]; d != nil {
+		b, ok := d.Body.(B)
+		return b, ok
+	}
+	return none, false
+}
+
+// Upstream, Route, Listener, Group and Service find a document's body.
+func (s *Spec) Upstream(name string) (*Upstream, bool) { return body[*Upstream](s, KindUpstream, name) }
+
+// Route finds a Route by name.
+func (s *Spec) Route(name string) (*Route, bool) { return body[*Route](s, KindRoute, name) }
+
+// Listener finds a Listener by name.
+func (s *Spec) Listener(name string) (*Listener, bool) { return body[*Listener](s, KindListener, name) }
+
+// Group finds a Group by name.
+func (s *Spec) Group(name string) (*Group, bool) { return body[*Group](s, KindGroup, name) }
+
+// GroupsOf lists the groups that a proxy matches, sorted. One is right; none or
+// several mean that the proxy is refused.
+func (s *Spec) GroupsOf(p model.Proxy) []string {
+	var out []string
+	for _, d := range s.Documents(KindGroup) {
+		if g, ok := d.Body.(*Group); ok && g.Match.effective(d.Name).matches(p) {
+			out = append(out, d.Name)
+		}
+	}
+	return out
+}
+
+// Upstreams lists the names of the upstreams reachable from a group's listeners,
+// sorted.
+func (s *Spec) Upstreams(group string) []string {
+	seen := map[string]bool{}
+	g, _ := s.Group(group)
+	if g == nil {
+		return nil
+	}
+	for _, ln := range g.Listeners {
+		l, _ := s.Listener(ln)
+		if l == nil {
+			continue
+		}
+		for _, rn := range l.Routes {
+			r, _ := s.Route(rn)
+			if r == nil {
+				continue
+			}
+			for _, rule := range r.Rules {
+				for _, to := range rule.To {
+					seen[to.Upstream] = true
+				}
+			}
+		}
+	}
+	return sortedKeys(seen)
+}
+
+// LocalServices lists what the source "local" knows, sorted by key: Service
+// documents and the short form in upstreams.
+func (s *Spec) LocalServices() []model.Service {
+	var out []model.Service
+	for _, d := range s.docs {
+		var eps []model.Endpoint
+		switch b := d.Body.(type) {
+		case *Service:
+			eps = b.Model(d.Name, d.Revision)
+		case *Upstream:
+			if b.Endpoints == nil {
+				continue
+			}
+			eps = modelEndpoints(b.Endpoints, model.Origin{Source: SourceLocal, Key: d.String(), Revision: d.Revision})
+		default:
+			continue
+		}
+		presence := model.Present
+		if len(eps) == 0 {
+			presence = model.Empty
+		}
+		out = append(out, model.Service{Key: model.ServiceKey{Source: SourceLocal, Name: d.Name}, Presence: presence, Endpoints: eps})
+	}
+	slices.SortFunc(out, func(a, b model.Service) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// linker resolves references.
+type linker struct {
+	spec     *Spec
+	faults   Faults
+	warnings []Fault
+}
+
+func (l *linker) fault(d *Document, field, format string, args ...any) {
+	l.faults = append(l.faults, d.fault(field, fmt.Sprintf(format, args...)))
+}
+
+func (l *linker) warn(d *Document, field, format string, args ...any) {
+	l.warnings = append(l.warnings, d.fault(field, fmt.Sprintf(format, args...)))
+}
+
+// missing reports a reference to a document that is not there.
+func (l *linker) missing(d *Document, field string, kind Kind, name string) {
+	var names []string
+	for _, other := range l.spec.Documents(kind) {
+		names = append(names, other.Name)
+	}
+	msg := fmt.Sprintf("no %s is named %q", kind, name)
+	if near := nearest(name, names); near != "" {
+		msg += fmt.Sprintf("; did you mean %s?", near)
+	} else {
+		msg += "; declare it or correct the name"
+	}
+	l.fault(d, field, "%s", msg)
+}
+
+func (l *linker) upstream(d *Document, u *Upstream) {
+	key := u.Key(d.Name)
+	if key.Source == SourceLocal && u.Endpoints == nil && l.spec.docs[Ref{KindService, key.Name}] == nil {
+		l.fault(d, "spec.service", "no Service document is named %q; write endpoints here, declare the Service, or name another source", key.Name)
+	}
+	if other := l.spec.docs[Ref{KindService, d.Name}]; u.Endpoints != nil && other != nil {
+		p := other.place("")
+		l.fault(d, "spec.endpoints", "these endpoints are the local service %q, which Service/%s at %s:%d declares too; keep one", d.Name, d.Name, p.File, p.Line)
+	}
+	if len(u.HealthChecks) > 1 {
+		l.warn(d, "spec.healthChecks", "an Envoy before 1.40 is sent only the first of the %d", len(u.HealthChecks))
+	}
+	for i, h := range u.HealthChecks {
+		if h.Timeout > h.Interval {
+			l.warn(d, index("spec.healthChecks", i)+".timeout", "%s is longer than the interval %s", h.Timeout, h.Interval)
+		}
+	}
+	if n := len(u.Endpoints); u.Outlier != nil && u.Endpoints != nil && n*int(u.Outlier.MaxEjectionPercent)/100 == 0 {
+		l.warn(d, "spec.outlierDetection", "%d %% of %d endpoints is none: nothing is ever ejected", u.Outlier.MaxEjectionPercent, n)
+	}
+}
+
+func (l *linker) route(d *Document, r *Route) {
+	for i, rule := range r.Rules {
+		for j, to := range rule.To {
+			if _, ok := l.spec.Upstream(to.Upstream); !ok {
+				l.missing(d, index(index("spec.rules", i)+".to", j)+".upstream", KindUpstream, to.Upstream)
+			}
+		}
+	}
+}
+
+func (l *linker) listener(d *Document, li *Listener) {
+	hosts := map[string]string{} // host → Route document
+	for i, name := range li.Routes {
+		r, ok := l.spec.Route(name)
+		if !ok {
+			l.missing(d, index("spec.routes", i), KindRoute, name)
+			continue
+		}
+		for j, h := range r.Hosts {
+			h = strings.ToLower(h)
+			if first, ok := hosts[h]; ok && first != name {
+				rd := l.spec.docs[Ref{KindRoute, name}]
+				l.fault(rd, index("spec.hosts", j), "host %q belongs to Route/%s too, on Listener/%s; a host belongs to one Route per listener", h, first, d.Name)
+			}
+			hosts[h] = name
+		}
+	}
+}
+
+func (l *linker) group(d *Document, g *Group) {
+	type bound struct{ name, address string }
+	var all []bound
+	for i, name := range g.Listeners {
+		at := index("spec.listeners", i)
+		li, ok := l.spec.Listener(name)
+		if !ok {
+			l.missing(d, at, KindListener, name)
+			continue
+		}
+		for _, b := range all {
+			if overlaps(b.address, li.Address) {
+				ld := l.spec.docs[Ref{KindListener, name}]
+				l.fault(ld, "spec.address", "%s is taken by Listener/%s (%s) in Group/%s; a group's listeners need addresses of their own", li.Address, b.name, b.address, d.Name)
+			}
+		}
+		all = append(all, bound{name, li.Address})
+	}
+	m := g.Match.effective(d.Name)
+	for _, other := range l.spec.Documents(KindGroup) {
+		if og, ok := other.Body.(*Group); ok && other.Name > d.Name && m.compatible(og.Match.effective(other.Name)) {
+			l.warn(d, "spec.match", "one proxy could match Group/%s too, and would then be refused", other.Name)
+		}
+	}
+}
+
+// unused warns of documents that nothing leads to.
+func (l *linker) unused() {
+	listeners, routes, upstreams := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, d := range l.spec.Documents("") {
+		switch b := d.Body.(type) {
+		case *Group:
+			for _, n := range b.Listeners {
+				listeners[n] = true
+			}
+		case *Listener:
+			for _, n := range b.Routes {
+				routes[n] = true
+			}
+		case *Route:
+			for _, r := range b.Rules {
+				for _, to := range r.To {
+					upstreams[to.Upstream] = true
+				}
+			}
+		}
+	}
+	for _, d := range l.spec.Documents("") {
+		switch {
+		case d.Kind == KindListener && !listeners[d.Name]:
+			l.warn(d, "name", "no Group has this listener; no proxy is sent it")
+		case d.Kind == KindRoute && !routes[d.Name]:
+			l.warn(d, "name", "no Listener has this route; no proxy is sent it")
+		case d.Kind == KindUpstream && !upstreams[d.Name]:
+			l.warn(d, "name", "no Route leads to this upstream; no proxy is sent it")
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Revisions lists up to limit revisions, newest first, starting below before (0
+// is the newest), and the total that is kept.
+func (s *Store) Revisions(before uint64, limit int) (out []Revision, total int, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketRevisions)
+		total = b.Stats().KeyN
+		c := b.Cursor()
+		var k, v []byte
+		if before == 0 {
+			k, v = c.Last()
+		} else {
+			c.Seek(be64(before))
+			k, v = c.Prev()
+		}
+		for ; k != nil && len(out) < limit; k, v = c.Prev() {
+			var r Revision
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("revision %d: %w", number(k), err)
+			}
+			out = append(out, r)
+		}
+		return nil
+	})
+	return out, total, err
+}
+
+// Revision reads one revision.
+func (s *Store) Revision(n uint64) (r Revision, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		r, err = readRevision(tx, n)
+		return err
+	})
+	return r, err
+}
+
+func readRevision(tx *bolt.Tx, n uint64) (r Revision, err error) {
+	v := tx.Bucket(bucketRevisions).Get(be64(n))
+	if v == nil {
+		return r, fmt.Errorf("revision %d: %w", n, model.ErrNotFound)
+	}
+	return r, json.Unmarshal(v, &r)
+}
+
+// At returns the documents as they stood after revision n; 0 is before the
+// first.
+func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		newest := number(tx.Bucket(bucketMeta).Get(keyHead))
+		if n > newest {
+			return fmt.Errorf("revision %d: %w; the newest is %d", n, model.ErrNotFound, newest)
+		}
+		if docs, err = readHeads(tx); err != nil {
+			return err
+		}
+		for at := newest; at > n; at-- {
+			r, err := readRevision(tx, at)
+			if err != nil {
+				return err
+			}
+			if err := undo(tx, r, docs); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return docs, err
+}
+
+// undo takes one revision's changes back.
+func undo(tx *bolt.Tx, r Revision, docs map[spec.Ref]*spec.Document) error {
+	for _, c := range r.Changes {
+		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
+		if c.From == "" {
+			delete(docs, ref)
+			continue
+		}
+		d, err := readObject(tx, c.From)
+		if err != nil {
+			return fmt.Errorf("undo revision %d: %w", r.Number, err)
+		}
+		docs[ref] = d
+	}
+	return nil
+}
+
+// Upstreams returns every form of every Upstream that a kept revision has,
+// newest first, for finding an older generation's definition.
+func (s *Store) Upstreams() (out []*spec.Document, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		seen := map[string]bool{}
+		c := tx.Bucket(bucketRevisions).Cursor()
+		for k, v := c.Last(); k != nil; k, v = c.Prev() {
+			var r Revision
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("revision %d: %w", number(k), err)
+			}
+			for _, ch := range r.Changes {
+				if ch.Kind != spec.KindUpstream || ch.To == "" || seen[ch.To] {
+					continue
+				}
+				seen[ch.To] = true
+				d, err := readObject(tx, ch.To)
+				if err != nil {
+					return err
+				}
+				out = append(out, d)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// RestoreEdits are the edits that bring revision n back. Today's services stay
+// unless services is set; a service that the restored documents refer to and
+// that is gone comes back, and is listed in back.
+func (s *Store) RestoreEdits(n uint64, services bool) (edits []Edit, back []spec.Ref, err error) {
+	then, err := s.At(n)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	now := maps.Clone(s.docs)
+	s.mu.Unlock()
+	want := map[spec.Ref]*spec.Document{}
+	for ref, d := range then {
+		if ref.Kind != spec.KindService || services {
+			want[ref] = d
+		}
+	}
+	if !services {
+		for ref, d := range now {
+			if ref.Kind == spec.KindService {
+				want[ref] = d
+			}
+		}
+		for ref, d := range want {
+			want[ref] = spec.WithServicesOf(d, now[ref])
+		}
+		for _, ref := range spec.LocalServiceRefs(slices.Collect(maps.Values(want))) {
+			if want[ref] == nil && then[ref] != nil {
+				want[ref] = then[ref]
+				back = append(back, ref)
+			}
+		}
+	}
+	for ref := range now {
+		if want[ref] == nil {
+			edits = append(edits, Edit{Ref: ref})
+		}
+	}
+	for ref, d := range want {
+		if now[ref] == nil || now[ref].Hash() != d.Hash() {
+			edits = append(edits, Edit{Ref: ref, Document: d})
+		}
+	}
+	slices.SortFunc(edits, func(a, b Edit) int { return spec.CompareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(back, spec.CompareRefs)
+	return edits, back, nil
+}

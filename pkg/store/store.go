@@ -1,0 +1,300 @@
+// Package store keeps the documents that operators declared, with every
+// revision of them, in one bbolt file.
+//
+// Its nouns:
+//
+//	document   canonical JSON, kept once under its hash (bucket objects)
+//	head       KIND/NAME → hash and the revision that set it (bucket heads)
+//	revision   what one apply changed, by whom, when, why (bucket revisions)
+//	answered   service keys that ever had an authoritative answer, written once
+//
+// One apply is one transaction and one revision; either all of it is on disk
+// when Apply returns, or none. Readers never touch the disk: they get the
+// immutable Spec of the newest revision.
+//
+// Decisions:
+//   - The file is verified in a child process before every open, not only after
+//     an unclean stop: a truncated file kills the process that maps it, no error
+//     can be returned from there, and the cost is that of reading a small file.
+//   - After a verified open the file is copied to backups/, three are kept. A
+//     damaged file is never replaced by a backup on its own: the refusal names
+//     the backup and the commands, and a person decides.
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// schemaVersion is the layout of the file. A newer one is refused.
+const schemaVersion = 1
+
+// FileName is the store's file below the data directory.
+const FileName = "wellspring.db"
+
+var (
+	bucketMeta      = []byte("meta")
+	bucketObjects   = []byte("objects")
+	bucketHeads     = []byte("heads")
+	bucketRevisions = []byte("revisions")
+	bucketAnswered  = []byte("answered")
+	keySchema       = []byte("schema")
+	keyHead         = []byte("head")
+	keySpecRevision = []byte("spec")
+)
+
+// Config says where the store lies. Dir is created with mode 0700.
+type Config struct {
+	Dir    string
+	Logger *slog.Logger
+	// Verify checks a file before it is opened, in another process; see
+	// VerifyCommand. nil checks in this process, which a damaged file may kill.
+	Verify func(ctx context.Context, path string) error
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Store is safe for concurrent use.
+type Store struct {
+	cfg  Config
+	db   *bolt.DB
+	lock *os.File
+
+	write sync.Mutex // one apply at a time; held across its disk sync
+
+	mu       sync.Mutex // guards what follows; never held across I/O
+	state    State
+	docs     map[spec.Ref]*spec.Document
+	answered map[model.ServiceKey]bool
+	changed  chan struct{}
+}
+
+// State is the newest revision and its Spec.
+type State struct {
+	// Revision counts every apply; Spec.Revision only those that changed more
+	// than services.
+	Revision uint64
+	Spec     *spec.Spec
+	Warnings []spec.Fault
+}
+
+// Open verifies, backs up and opens the store. Errors name the file and what to
+// do about it.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Verify == nil {
+		cfg.Verify = func(_ context.Context, path string) error { return VerifyFile(path) }
+	}
+	if err := makeDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, lock: lock, changed: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	path := filepath.Join(s.cfg.Dir, FileName)
+	if _, err := os.Stat(path); err == nil {
+		if err := s.cfg.Verify(ctx, path); err != nil {
+			return damaged(s.cfg.Dir, path, err)
+		}
+		if err := backup(s.cfg.Dir, path, s.cfg.Now()); err != nil {
+			return fmt.Errorf("back up the store before opening it: %w", err)
+		}
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return fmt.Errorf("open store %s: %w", path, err)
+	}
+	s.db = db
+	if err := s.load(); err != nil {
+		return errors.Join(fmt.Errorf("read store %s: %w", path, err), db.Close())
+	}
+	return nil
+}
+
+// Close ends the store; applies in flight finish first.
+func (s *Store) Close() error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	return errors.Join(s.db.Close(), s.lock.Close())
+}
+
+// load reads everything into memory, creating what a new file lacks.
+func (s *Store) load() error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered} {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket(bucketMeta)
+		if v := meta.Get(keySchema); v == nil {
+			if err := meta.Put(keySchema, be64(schemaVersion)); err != nil {
+				return err
+			}
+		} else if got := number(v); got > schemaVersion {
+			return fmt.Errorf("its layout is version %d, this program knows up to %d; run the newer program that wrote it", got, schemaVersion)
+		}
+		docs, err := readHeads(tx)
+		if err != nil {
+			return err
+		}
+		s.answered = map[model.ServiceKey]bool{}
+		if err := tx.Bucket(bucketAnswered).ForEach(func(k, _ []byte) error {
+			var key model.ServiceKey
+			if err := json.Unmarshal(k, &key); err != nil {
+				return fmt.Errorf("answered key %q: %w", k, err)
+			}
+			s.answered[key] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+		s.docs = docs
+		return s.setState(number(meta.Get(keyHead)), number(meta.Get(keySpecRevision)), docs)
+	})
+}
+
+// setState makes the Spec of docs the newest one.
+func (s *Store) setState(revision, specRevision uint64, docs map[spec.Ref]*spec.Document) error {
+	sp, warnings, faults := spec.New(specRevision, slices.Collect(maps.Values(docs)))
+	if len(faults) > 0 {
+		return fmt.Errorf("the stored documents do not fit together any more: %w", faults)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.docs = docs
+	s.state = State{Revision: revision, Spec: sp, Warnings: warnings}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return nil
+}
+
+// readHeads parses every current document.
+func readHeads(tx *bolt.Tx) (map[spec.Ref]*spec.Document, error) {
+	docs := map[spec.Ref]*spec.Document{}
+	err := tx.Bucket(bucketHeads).ForEach(func(k, v []byte) error {
+		var h head
+		if err := json.Unmarshal(v, &h); err != nil {
+			return fmt.Errorf("head %s: %w", k, err)
+		}
+		d, err := readObject(tx, h.Hash)
+		if err != nil {
+			return fmt.Errorf("head %s: %w", k, err)
+		}
+		d.Revision = h.Revision
+		docs[d.Ref] = d
+		return nil
+	})
+	return docs, err
+}
+
+func readObject(tx *bolt.Tx, hash string) (*spec.Document, error) {
+	text := tx.Bucket(bucketObjects).Get([]byte(hash))
+	if text == nil {
+		return nil, fmt.Errorf("document %s: %w", hash, model.ErrNotFound)
+	}
+	docs, faults := spec.Parse("store", text)
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("document %s: %w", hash, faults)
+	}
+	return docs[0], nil
+}
+
+// State returns the newest revision.
+func (s *Store) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Changed returns a channel that is closed when State moves on.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// Answered returns the service keys that ever had an authoritative answer.
+func (s *Store) Answered() map[model.ServiceKey]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.answered)
+}
+
+// MarkAnswered writes keys down that had an authoritative answer; those that
+// stand there already cost nothing.
+func (s *Store) MarkAnswered(keys []model.ServiceKey) error {
+	s.mu.Lock()
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k model.ServiceKey) bool { return s.answered[k] })
+	s.mu.Unlock()
+	if len(keys) == 0 {
+		return nil
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		for _, k := range keys {
+			text, err := json.Marshal(k)
+			if err != nil {
+				return err
+			}
+			if err := tx.Bucket(bucketAnswered).Put(text, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write answered services: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		s.answered[k] = true
+	}
+	return nil
+}
+
+// head is the value in bucket heads.
+type head struct {
+	Hash     string `json:"hash"`
+	Revision uint64 `json:"revision"`
+}
+
+func be64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func number(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
