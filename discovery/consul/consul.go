@@ -50,7 +50,7 @@ type Config struct {
 	Namespace  string
 	Partition  string
 	// TLS replaces what the environment says of TLS, where it is not nil.
-	TLS *api.TLSConfig
+	TLS *TLS
 	// LocalityKeys are the keys read from Service.Meta, then Node.Meta. Zero is
 	// region, zone, subzone.
 	LocalityKeys LocalityKeys
@@ -60,6 +60,14 @@ type Config struct {
 	Logger         *slog.Logger
 	// Transport replaces the HTTP transport; nil is Consul's pooled one.
 	Transport http.RoundTripper
+}
+
+// TLS names files and how Consul's certificate is verified.
+type TLS struct {
+	CAFile, CertFile, KeyFile string
+	// ServerName is the name in Consul's certificate, where it is not the address.
+	ServerName         string
+	InsecureSkipVerify bool
 }
 
 // LocalityKeys name metadata keys.
@@ -115,7 +123,7 @@ func New(cfg Config) (*Source, error) {
 		}
 	}
 	if cfg.TLS != nil {
-		c.TLSConfig = *cfg.TLS
+		c.TLSConfig = api.TLSConfig{Address: cfg.TLS.ServerName, CAFile: cfg.TLS.CAFile, CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, InsecureSkipVerify: cfg.TLS.InsecureSkipVerify}
 	}
 	c.Transport.MaxIdleConnsPerHost = cfg.MaxConnections
 	httpClient, err := api.NewHttpClient(c.Transport, c.TLSConfig)

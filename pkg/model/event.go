@@ -42,6 +42,7 @@ const (
 	EventDeliveryRefused  = "delivery.refused"
 	EventDeliveryParked   = "delivery.parked"
 	EventDeliveryReleased = "delivery.released"
+	EventDeliveryWaiting  = "delivery.waiting"
 	EventRevisionApplied  = "revision.applied"
 	EventGap              = "gap"
 )

@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Proxy is one Envoy as it introduced itself on a stream.
 type Proxy struct {
@@ -52,4 +55,48 @@ type Waiting struct {
 	Name  string    `json:"name"`
 	Why   string    `json:"why"`
 	Since time.Time `json:"since"`
+}
+
+// Stream is one connected proxy, as of now.
+type Stream struct {
+	Proxy
+	Number    uint64     `json:"stream"`
+	Kind      string     `json:"kind" doc:"delta or sotw"`
+	Connected time.Time  `json:"connected"`
+	Supported bool       `json:"supported" doc:"false for an Envoy older than the supported minors"`
+	Duplicate bool       `json:"duplicate,omitempty" doc:"another stream has the same node id"`
+	Delivery  []Delivery `json:"delivery"`
+}
+
+// RefusedStream is a stream that was not served.
+type RefusedStream struct {
+	Time  time.Time `json:"time"`
+	Proxy Proxy     `json:"proxy"`
+	Code  string    `json:"code" doc:"the gRPC status"`
+	Why   string    `json:"why"`
+}
+
+// HeldResource is one resource as a proxy holds it, in Envoy's JSON.
+type HeldResource struct {
+	Type     string          `json:"type"`
+	Name     string          `json:"name"`
+	Version  string          `json:"version"`
+	Document string          `json:"document,omitempty"`
+	Content  json.RawMessage `json:"content"`
+}
+
+// Holding is what one proxy was sent and what became of it.
+type Holding struct {
+	Proxy     string         `json:"proxy"`
+	Delivery  []Delivery     `json:"delivery"`
+	Resources []HeldResource `json:"resources"`
+}
+
+// Impact is one resource of Envoy that a change of documents touches.
+type Impact struct {
+	Type    string `json:"type" doc:"clusters, assignments, listeners or routes"`
+	Name    string `json:"name"`
+	Change  string `json:"change" doc:"added, changed or removed"`
+	Group   string `json:"group"`
+	Proxies int    `json:"proxies" doc:"proxies of the group that are connected now"`
 }

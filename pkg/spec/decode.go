@@ -92,6 +92,22 @@ func (d *decoder) told(field string) bool {
 	return slices.ContainsFunc(d.faults, func(f Fault) bool { return inside(f.Field, field) || inside(field, f.Field) })
 }
 
+// DecodeStrict reads a text of YAML or JSON that is not a document into a struct
+// with the same tags and the same strictness: the server's configuration. An
+// empty text leaves the defaults.
+func DecodeStrict(file string, text []byte, into any) Faults {
+	v := reflect.ValueOf(into).Elem()
+	setDefaults(v)
+	root, faults := parseTree(file, text)
+	if root == nil {
+		return faults
+	}
+	d := &decoder{file: file, doc: &Document{places: map[string]Place{}}}
+	d.doc.places[""] = d.at(root)
+	d.value(root, "", v)
+	return d.faults
+}
+
 func (d *decoder) checkName(name string) {
 	switch {
 	case name == "":

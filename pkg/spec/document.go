@@ -120,3 +120,9 @@ var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // ReservedPrefix starts the names of the clusters that a bootstrap brings; no
 // document may use it.
 const ReservedPrefix = "wellspring-"
+
+// Doubled is the fault of a document that stands twice in one text.
+func (d *Document) Doubled() Fault { return d.fault("name", d.String()+" stands twice in one text") }
+
+// Fault makes a fault at the place of one of the document's fields.
+func (d *Document) Fault(field, message string) Fault { return d.fault(field, message) }

@@ -72,6 +72,34 @@ func split(text []byte) []part {
 }
 
 func parseOne(file string, p part) (docs []*Document, faults Faults) {
+	body, faults := parsePart(file, p)
+	if body == nil {
+		return nil, faults
+	}
+	nodes := []ast.Node{body}
+	if list, ok := body.(*ast.SequenceNode); ok {
+		nodes = list.Values
+	}
+	for _, n := range nodes {
+		doc, f := decodeDocument(file, p.before, n)
+		faults = append(faults, f...)
+		if len(f) == 0 {
+			docs = append(docs, doc)
+		}
+	}
+	return docs, faults
+}
+
+// parseTree reads a text that is one value, nil when it is empty.
+func parseTree(file string, text []byte) (ast.Node, Faults) {
+	if !utf8.Valid(text) {
+		return nil, Faults{{File: file, Message: "is not UTF-8 text"}}
+	}
+	return parsePart(file, part{text: text})
+}
+
+// parsePart returns the syntax tree of one value, nil when there is none.
+func parsePart(file string, p part) (body ast.Node, faults Faults) {
 	at := Place{File: file, Line: p.before + 1, Column: 1}
 	fault := func(pl Place, format string, args ...any) Faults {
 		return Faults{{File: pl.File, Line: pl.Line, Column: pl.Column, Message: fmt.Sprintf(format, args...)}}
@@ -83,7 +111,7 @@ func parseOne(file string, p part) (docs []*Document, faults Faults) {
 	// refused like any other text that cannot be read.
 	defer func() {
 		if r := recover(); r != nil {
-			docs, faults = nil, fault(at, "cannot be read as YAML or JSON")
+			body, faults = nil, fault(at, "cannot be read as YAML or JSON")
 		}
 	}()
 	tokens := lexer.Tokenize(string(p.text))
@@ -99,22 +127,15 @@ func parseOne(file string, p part) (docs []*Document, faults Faults) {
 		if d.Body == nil {
 			continue
 		}
-		nodes := []ast.Node{d.Body}
-		if list, ok := d.Body.(*ast.SequenceNode); ok {
-			nodes = list.Values
+		if _, isComment := d.Body.(*ast.CommentGroupNode); isComment {
+			continue
 		}
-		for _, n := range nodes {
-			if _, isComment := n.(*ast.CommentGroupNode); isComment {
-				continue
-			}
-			doc, f := decodeDocument(file, p.before, n)
-			faults = append(faults, f...)
-			if len(f) == 0 {
-				docs = append(docs, doc)
-			}
+		if body != nil {
+			return nil, fault(at, "holds more than one value")
 		}
+		body = d.Body
 	}
-	return docs, faults
+	return body, nil
 }
 
 // tooDeep returns the token at which nesting passes MaxDepth. It runs before the

@@ -109,7 +109,14 @@ func (u *Upstream) check(c *checker) {
 		c.faultf("spec.loadBalancing.tableSize", "%d is not a prime number; 65537 is", lb.TableSize)
 	}
 	for i := range u.HealthChecks {
-		u.HealthChecks[i].check(c, index("spec.healthChecks", i))
+		h, at := &u.HealthChecks[i], index("spec.healthChecks", i)
+		h.check(c, at)
+		if h.GRPC != nil && u.Protocol == "http1" {
+			c.faultf(at+".grpc", "a gRPC check needs protocol: grpc or http2")
+		}
+		if h.Port != u.HealthChecks[0].Port {
+			c.faultf(at+".port", "%d is not the port %d of the first check; an endpoint has one check port", h.Port, u.HealthChecks[0].Port)
+		}
 	}
 	if u.Outlier != nil {
 		u.Outlier.check(c, "spec.outlierDetection")

@@ -1,0 +1,77 @@
+# Wellspring. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+ENVOY_VERSIONS := 1.37.0 1.38.3 1.39.3 1.40.0
+ENVOY_VERSION  := 1.40.0
+CONSUL_VERSION := 1.20.6
+LINT_VERSION   := 2.15.0
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wellspring/tools
+TAGS  := vtprotobuf
+GO    := CGO_ENABLED=0 go
+VERSION ?= dev
+LDFLAGS := -X main.version=$(VERSION)
+REAL_VERSIONS := $(if $(REQUIRE_REAL),$(ENVOY_VERSIONS),$(ENVOY_VERSION))
+RUN ?= .
+export ENVOY CONSUL REQUIRE_REAL
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: ## build bin/wellspring
+	@$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/wellspring ./cmd/wellspring
+
+.PHONY: tools
+tools: $(if $(ENVOY),,envoy) $(if $(CONSUL),,consul) ## fetch Envoy and build Consul (once; kept in the cache)
+
+.PHONY: envoy
+envoy: $(if $(ENVOY),,$(REAL_VERSIONS:%=.tools/bin/envoy-%))
+	@[ -n "$(ENVOY)" ] || ln -sfn envoy-$(ENVOY_VERSION) .tools/bin/envoy
+	@[ -n "$(ENVOY)" ] || for v in $(REAL_VERSIONS); do ln -sfn envoy-$$v .tools/bin/envoy-$${v%.*}; done
+
+.tools/bin/envoy-%: tools/envoy/%.txt
+	@tools/envoy/install $* $(CACHE)/envoy-$*
+	@mkdir -p .tools/bin && ln -sfn $(CACHE)/envoy-$*/envoy $@
+
+.PHONY: consul
+consul: .tools/bin/consul
+.tools/bin/consul: tools/consul/go.mod
+	@[ -x $(CACHE)/consul-$(CONSUL_VERSION)/consul ] || echo "consul $(CONSUL_VERSION): building (once, about 5 minutes)" >&2
+	@[ -x $(CACHE)/consul-$(CONSUL_VERSION)/consul ] || (cd tools/consul && $(GO) build -o $(CACHE)/consul-$(CONSUL_VERSION)/consul github.com/hashicorp/consul)
+	@mkdir -p .tools/bin && ln -sfn $(CACHE)/consul-$(CONSUL_VERSION)/consul $@
+
+.tools/bin/golangci-lint: tools/golangci-lint/go.mod
+	@[ -x $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint ] || echo "golangci-lint $(LINT_VERSION): building (once, about 5 minutes)" >&2
+	@[ -x $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint ] || (cd tools/golangci-lint && \
+		$(GO) build -o $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+	@mkdir -p .tools/bin && ln -sfn $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint $@
+
+.PHONY: test
+test: tools build ## run every test: with the race detector, then with the real programs
+	CGO_ENABLED=1 go test -race -tags $(TAGS) -timeout 10m -skip '^TestReal' ./...
+	$(GO) test -tags $(TAGS) -timeout 20m -p 1 -run '^TestReal' ./...
+
+.PHONY: real
+real: tools build ## run the tests with real programs; RUN=name narrows them
+	$(GO) test -tags $(TAGS) -timeout 20m -p 1 -run '^TestReal.*$(RUN)' -v ./...
+
+.PHONY: vet
+vet: ## go vet
+	@$(GO) vet -tags $(TAGS) ./...
+
+.PHONY: lint
+lint: .tools/bin/golangci-lint ## golangci-lint
+	@CGO_ENABLED=0 .tools/bin/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: .tools/bin/golangci-lint ## format the code
+	@.tools/bin/golangci-lint fmt ./...
+
+.PHONY: check
+check: fmt vet lint test ## format, vet, lint, test
+
+.PHONY: golden
+golden: ## rewrite the wanted parts of testdata; read the difference
+	$(GO) test -tags $(TAGS) ./pkg/spec ./xds/translate -update

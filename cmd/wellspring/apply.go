@@ -1,0 +1,380 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// readFiles reads documents from files, folders (their *.yaml, *.yml and *.json)
+// and "-", checks each by itself, and returns the text to send.
+func readFiles(paths []string, stdin io.Reader) (text []byte, docs []*spec.Document, err error) {
+	if len(paths) == 0 {
+		return nil, nil, &exitError{exitUsage, "name files with -f, or - for standard input"}
+	}
+	var files []string
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		switch {
+		case p == "-":
+			files = append(files, p)
+		case err != nil:
+			return nil, nil, &exitError{exitData, err.Error()}
+		case info.IsDir():
+			for _, pattern := range []string{"*.yaml", "*.yml", "*.json"} {
+				found, _ := filepath.Glob(filepath.Join(p, pattern))
+				files = append(files, found...)
+			}
+		default:
+			files = append(files, p)
+		}
+	}
+	slices.Sort(files)
+	var faults spec.Faults
+	for _, f := range files {
+		var content []byte
+		var err error
+		if f == "-" {
+			content, err = io.ReadAll(io.LimitReader(stdin, spec.MaxText+1))
+		} else {
+			content, err = os.ReadFile(f)
+		}
+		if err != nil {
+			return nil, nil, &exitError{exitData, err.Error()}
+		}
+		d, fs := spec.Parse(f, content)
+		docs, faults = append(docs, d...), append(faults, fs...)
+	}
+	for _, d := range docs {
+		text = append(append(text, d.Written...), "\n---\n"...)
+	}
+	if err := faults.Err(); err != nil {
+		return nil, nil, err
+	}
+	if len(docs) == 0 {
+		return nil, nil, &exitError{exitData, "no documents in " + strings.Join(paths, ", ")}
+	}
+	return text, docs, nil
+}
+
+// placed gives the server's faults the places of the files that were sent.
+func placed(err error, docs []*spec.Document) error {
+	p, ok := err.(*admin.Problem) //nolint:errorlint // the client returns it unwrapped
+	if !ok {
+		return err
+	}
+	for i, f := range p.Errors {
+		for _, d := range docs {
+			if d.String() == f.Document {
+				p.Errors[i] = d.Fault(f.Field, f.Message)
+				p.Errors[i].Allowed = f.Allowed
+			}
+		}
+	}
+	return p
+}
+
+func applyCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "apply -f FILE…", Short: "Set documents, all in one revision", Args: cobra.NoArgs,
+		Long:    "Sets the documents of files, folders or standard input in one transaction and one\nrevision: all of them, or none.",
+		Example: "  wellspring apply -f shop.yaml\n  wellspring apply -f ./documents --message 'canary to 5 %'\n  wellspring apply -f shop.yaml --dry-run",
+	}
+	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
+	message := cmd.Flags().StringP("message", "m", "", "why, for the history")
+	dry := cmd.Flags().Bool("dry-run", false, "say what would change; change nothing")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		text, docs, err := readFiles(*files, cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		out, err := g.client().Apply(cmd.Context(), text, *message, *dry)
+		if err != nil {
+			return placed(err, docs)
+		}
+		return g.printOutcome(cmd, out, *dry)
+	}
+	return cmd
+}
+
+// printOutcome says what an apply, delete or restore did.
+func (g *global) printOutcome(cmd *cobra.Command, out admin.Outcome, dry bool) error {
+	for _, w := range out.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w.String())
+	}
+	t := &table{head: []string{"DOCUMENT", "CHANGE"}}
+	var names []string
+	for _, c := range out.Changes {
+		word := "changed"
+		if c.From == "" {
+			word = "created"
+		} else if c.To == "" {
+			word = "deleted"
+		}
+		names = append(names, string(c.Kind)+"/"+c.Name)
+		t.add(string(c.Kind)+"/"+c.Name, word)
+	}
+	if err := g.print(cmd.OutOrStdout(), out, t, names); err != nil {
+		return err
+	}
+	switch w := cmd.ErrOrStderr(); {
+	case len(out.Changes) == 0:
+		fmt.Fprintln(w, "nothing changes")
+	case dry:
+		fmt.Fprintf(w, "nothing was changed (dry run); it would touch %s\n", touched(out))
+	default:
+		fmt.Fprintf(w, "revision %d; it touches %s\n", out.Revision, touched(out))
+	}
+	return nil
+}
+
+// touched sums the impact up.
+func touched(out admin.Outcome) string {
+	if len(out.Impact) == 0 {
+		return "no proxy"
+	}
+	proxies := map[string]int{}
+	for _, i := range out.Impact {
+		proxies[i.Group] = i.Proxies
+	}
+	n := 0
+	for _, p := range proxies {
+		n += p
+	}
+	return fmt.Sprintf("%d resources in %d groups, %d proxies connected", len(out.Impact), len(proxies), n)
+}
+
+func diffCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "diff -f FILE…", Short: "Show what apply would change, in documents and in Envoy", Args: cobra.NoArgs,
+		Example: "  wellspring diff -f shop.yaml",
+	}
+	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		text, docs, err := readFiles(*files, cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		out, err := g.client().Apply(cmd.Context(), text, "", true)
+		if err != nil {
+			return placed(err, docs)
+		}
+		if g.output == "json" || g.output == "yaml" || g.output == "name" {
+			return g.printOutcome(cmd, out, true)
+		}
+		for _, c := range out.Changes {
+			i := slices.IndexFunc(docs, func(d *spec.Document) bool { return d.Kind == c.Kind && d.Name == c.Name })
+			var before admin.Item
+			if c.From != "" {
+				if err := g.client().Get(cmd.Context(), documentPath(c.Kind, c.Name), nil, &before); err != nil {
+					return err
+				}
+			}
+			if err := printDiff(cmd.OutOrStdout(), string(c.Kind)+"/"+c.Name, before.Document, jsonValue(docs[i].Written)); err != nil {
+				return err
+			}
+		}
+		t := &table{head: []string{"GROUP", "TYPE", "NAME", "CHANGE", "PROXIES"}}
+		for _, i := range out.Impact {
+			t.add(i.Group, i.Type, i.Name, i.Change, fmt.Sprint(i.Proxies))
+		}
+		if err := t.write(cmd.OutOrStdout(), true); err != nil {
+			return err
+		}
+		for _, w := range out.Warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w.String())
+		}
+		if len(out.Changes) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), "nothing changes")
+		}
+		return nil
+	}
+	return cmd
+}
+
+func documentPath(kind spec.Kind, name string) string {
+	return "/v1/" + kind.Plural() + "/" + url.PathEscape(name)
+}
+
+func jsonValue(text []byte) any {
+	var v any
+	_ = yaml.Unmarshal(text, &v) // canonical JSON
+	return v
+}
+
+// printDiff prints two forms of a document as YAML, line against line.
+func printDiff(w io.Writer, name string, from, to any) error {
+	text := func(v any) ([]byte, error) {
+		if v == nil {
+			return nil, nil
+		}
+		return yaml.Marshal(v)
+	}
+	a, err := text(from)
+	if err != nil {
+		return err
+	}
+	b, err := text(to)
+	if err != nil {
+		return err
+	}
+	out := diff.Diff(name+" before", a, name+" after", b)
+	if i := bytes.IndexByte(out, '\n'); i >= 0 && bytes.HasPrefix(out, []byte("diff ")) {
+		out = out[i+1:]
+	}
+	_, err = w.Write(out)
+	return err
+}
+
+func deleteCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "delete KIND NAME", Short: "Delete a document", Args: cobra.ExactArgs(2),
+		Example: "  wellspring delete route shop\n  wellspring delete upstream catalog --dry-run",
+	}
+	message := cmd.Flags().StringP("message", "m", "", "why, for the history")
+	dry := cmd.Flags().Bool("dry-run", false, "say what would change; change nothing")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		kind, err := kindArg(args[0])
+		if err != nil {
+			return err
+		}
+		q := url.Values{"message": {*message}}
+		if *dry {
+			q.Set("dryRun", "true")
+		}
+		var out admin.Outcome
+		if err := g.client().Call(cmd.Context(), http.MethodDelete, documentPath(kind, args[1]), q, nil, nil, &out); err != nil {
+			return err
+		}
+		return g.printOutcome(cmd, out, *dry)
+	}
+	return cmd
+}
+
+func kindArg(s string) (spec.Kind, error) {
+	k, ok := spec.ParseKind(s)
+	if !ok {
+		return "", &exitError{exitUsage, fmt.Sprintf("%q is not a kind; kinds are listener, route, upstream, service and group", s)}
+	}
+	return k, nil
+}
+
+func getCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "get KIND [NAME]", Short: "Show documents as they were written", Args: cobra.RangeArgs(1, 2),
+		Example: "  wellspring get upstreams\n  wellspring get upstream catalog -o yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := kindArg(args[0])
+			if err != nil {
+				return err
+			}
+			var items []admin.Item
+			if len(args) == 2 {
+				var one admin.Item
+				if err := g.client().Get(cmd.Context(), documentPath(kind, args[1]), nil, &one); err != nil {
+					return err
+				}
+				if g.output == "json" || g.output == "yaml" {
+					return g.print(cmd.OutOrStdout(), one.Document, nil, nil)
+				}
+				items = append(items, one)
+			} else if items, err = listAll(cmd, g, kind); err != nil {
+				return err
+			}
+			t := &table{head: []string{"NAME", "REVISION", "STATE", "WHY"}}
+			var names []string
+			for _, it := range items {
+				name := fmt.Sprint(it.Document.(map[string]any)["name"])
+				names = append(names, name)
+				state, why := "-", "-"
+				if it.Status != nil {
+					state, why = string(it.Status.State), orDash(it.Status.Why)
+				}
+				t.add(name, fmt.Sprint(it.Revision), state, why)
+			}
+			if kind != spec.KindUpstream {
+				t.head = t.head[:2]
+				for i := range t.rows {
+					t.rows[i] = t.rows[i][:2]
+				}
+			}
+			if len(items) == 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "no %s is declared; declare one with `wellspring apply -f FILE`\n", kind)
+			}
+			return g.print(cmd.OutOrStdout(), items, t, names)
+		},
+	}
+}
+
+// listAll follows the pages of a list.
+func listAll(cmd *cobra.Command, g *global, kind spec.Kind) ([]admin.Item, error) {
+	all := []admin.Item{}
+	for after := ""; ; {
+		var page admin.List
+		if err := g.client().Get(cmd.Context(), "/v1/"+kind.Plural(), url.Values{"after": {after}}, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+func lintCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "lint -f FILE…", Short: "Check documents without a server", Args: cobra.NoArgs,
+		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is not\nin them is a fault. With an explicit --server they are checked together with what\nthe server has.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
+		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002",
+	}
+	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		text, docs, err := readFiles(*files, cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		var warnings []spec.Fault
+		if cmd.Flags().Changed("server") {
+			out, err := g.client().Apply(cmd.Context(), text, "", true)
+			if err != nil {
+				return placed(err, docs)
+			}
+			warnings = out.Warnings
+		} else {
+			_, w, faults := spec.New(0, docs)
+			if err := faults.Err(); err != nil {
+				return err
+			}
+			warnings = w
+		}
+		t := &table{head: []string{"WARNING"}}
+		for _, w := range warnings {
+			t.add(w.String())
+		}
+		if warnings == nil {
+			warnings = []spec.Fault{}
+		}
+		if err := g.print(cmd.OutOrStdout(), warnings, t, nil); err != nil {
+			return err
+		}
+		if len(warnings) > 0 {
+			return &exitError{exitFound, ""}
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d documents are right\n", len(docs))
+		return nil
+	}
+	return cmd
+}

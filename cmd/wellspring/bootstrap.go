@@ -1,0 +1,49 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+)
+
+func bootstrapCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
+		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and where\nits own admin listens.",
+		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
+			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock",
+	}
+	var c bootstrap.Config
+	f := cmd.Flags()
+	f.StringVar(&c.NodeID, "node-id", "", "id of the proxy, unique in the fleet (required)")
+	f.StringVar(&c.Group, "group", "", "name of its Group document (required)")
+	f.StringVar(&c.Zone, "zone", "", "zone that it runs in")
+	f.StringSliceVar(&c.XDS, "xds", []string{"127.0.0.1:18000"}, "addresses of the control plane")
+	f.StringVar(&c.Admin, "admin", "127.0.0.1:9901", "its own admin: loopback IP:PORT, or the path of a unix socket")
+	f.DurationVar(&c.DrainTime, "drain-time", 600*time.Second, "what Envoy is started with as --drain-time-s")
+	f.Int64Var(&c.MaxConnections, "max-connections", 50_000, "most connections from clients")
+	f.Uint64Var(&c.MaxHeapBytes, "max-heap-bytes", 0, "heap at which requests are refused; 0 is no limit")
+	json := f.Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if c.NodeID == "" || c.Group == "" {
+			return &exitError{exitUsage, "--node-id and --group are needed; see wellspring bootstrap --help"}
+		}
+		b, err := bootstrap.New(c)
+		if err != nil {
+			return &exitError{exitUsage, err.Error()}
+		}
+		say := bootstrap.YAML
+		if *json {
+			say = bootstrap.JSON
+		}
+		text, err := say(b)
+		if err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(append(text, '\n'))
+		return err
+	}
+	return cmd
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+const defaultAdminListen = "127.0.0.1:18002"
+
+// config is the server's configuration: flag > environment > file > default.
+// Every scalar key has a flag and a variable named by its path: xds.listen is
+// --xds-listen and WELLSPRING_XDS_LISTEN.
+type config struct {
+	DataDir    string           `json:"dataDir,omitempty" default:"./wellspring-data" doc:"where the store lies; created with mode 0700"`
+	XDS        xdsConfig        `json:"xds,omitempty" doc:"the xDS server"`
+	Admin      adminConfig      `json:"admin,omitempty" doc:"the admin API"`
+	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
+	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
+	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
+}
+
+type xdsConfig struct {
+	Listen        string        `json:"listen,omitempty" default:"127.0.0.1:18000" doc:"address of the xDS server; loopback; port 0 chooses one"`
+	ReadyDeadline spec.Duration `json:"readyDeadline,omitempty" doc:"serve after this though not every service has answered again since the start; 0s is never"`
+	WarmWait      spec.Duration `json:"warmWait,omitempty" default:"20s" minimum:"1ms" doc:"longest wait of a route for the clusters that it newly names"`
+	PushWait      spec.Duration `json:"pushWait,omitempty" default:"1s" minimum:"1ms" doc:"wait for a cluster answer before the next cluster response"`
+}
+
+type adminConfig struct {
+	Listen string `json:"listen,omitempty" default:"127.0.0.1:18002" doc:"address of the admin API; loopback; port 0 chooses one"`
+}
+
+type envoyAdminConfig struct {
+	SocketDir string `json:"socketDir,omitempty" doc:"the one folder whose unix sockets may be asked; default none"`
+}
+
+type logConfig struct {
+	Level  string `json:"level,omitempty" default:"info" enum:"debug,info,warn,error" doc:"least level that is logged"`
+	Format string `json:"format,omitempty" default:"text" enum:"text,json" doc:"form of a line"`
+}
+
+type sourceConfig struct {
+	Name   string        `json:"name" required:"true" doc:"as upstreams say it in service.source"`
+	Consul *consulConfig `json:"consul" required:"true" doc:"a Consul agent or server"`
+}
+
+type consulConfig struct {
+	Address        string         `json:"address,omitempty" doc:"HOST:PORT, http(s)://… or unix:///…; default CONSUL_HTTP_ADDR, then 127.0.0.1:8500"`
+	Token          string         `json:"token,omitempty" doc:"ACL token; better tokenFile, or CONSUL_HTTP_TOKEN"`
+	TokenFile      string         `json:"tokenFile,omitempty" doc:"file with the ACL token"`
+	Datacenter     string         `json:"datacenter,omitempty" doc:"default datacenter of queries"`
+	Namespace      string         `json:"namespace,omitempty" doc:"default namespace (Enterprise)"`
+	Partition      string         `json:"partition,omitempty" doc:"default partition (Enterprise)"`
+	TLS            *consulTLS     `json:"tls,omitempty" doc:"for https"`
+	MaxConnections uint32         `json:"maxConnections,omitempty" default:"200" minimum:"41" doc:"Consul's limits.http_max_conns_per_client; 40 less are used for watches"`
+	Locality       localityConfig `json:"locality,omitempty" doc:"metadata keys that hold the locality"`
+}
+
+type consulTLS struct {
+	CA                 string `json:"ca,omitempty" doc:"file with the CA's certificate"`
+	Cert               string `json:"cert,omitempty" doc:"file with our certificate"`
+	Key                string `json:"key,omitempty" doc:"file with our key"`
+	ServerName         string `json:"serverName,omitempty" doc:"name in Consul's certificate, where it is not the address"`
+	InsecureSkipVerify bool   `json:"insecureSkipVerify,omitempty" doc:"do not verify Consul's certificate"`
+}
+
+type localityConfig struct {
+	Region  string `json:"region,omitempty" default:"region" doc:"key of the region"`
+	Zone    string `json:"zone,omitempty" default:"zone" doc:"key of the zone"`
+	SubZone string `json:"subzone,omitempty" default:"subzone" doc:"key of the sub-zone"`
+}
+
+// leaf is one scalar key.
+type leaf struct {
+	path, flag, env, doc string
+	value                reflect.Value
+}
+
+// leaves lists the scalar keys of a configuration.
+func leaves(c *config) []leaf {
+	var out []leaf
+	var walk func(prefix string, v reflect.Value)
+	walk = func(prefix string, v reflect.Value) {
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			path := strings.TrimPrefix(prefix+"."+name, ".")
+			switch fv := v.Field(i); fv.Kind() {
+			case reflect.Struct:
+				walk(path, fv)
+			case reflect.Slice:
+			default:
+				flag := kebab(path)
+				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), f.Tag.Get("doc"), fv})
+			}
+		}
+	}
+	walk("", reflect.ValueOf(c).Elem())
+	return out
+}
+
+// kebab turns xds.readyDeadline into xds-ready-deadline.
+func kebab(path string) string {
+	var b strings.Builder
+	for _, r := range path {
+		switch {
+		case r == '.':
+			b.WriteByte('-')
+		case unicode.IsUpper(r):
+			b.WriteByte('-')
+			b.WriteRune(unicode.ToLower(r))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func (l leaf) set(text string) error {
+	if l.value.Type() == reflect.TypeFor[spec.Duration]() {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return fmt.Errorf("%q is not a duration; write 250ms, 2s or 1m30s", text)
+		}
+		l.value.SetInt(int64(d))
+		return nil
+	}
+	l.value.SetString(text)
+	return nil
+}
+
+func (l leaf) text() string {
+	if l.value.Type() == reflect.TypeFor[spec.Duration]() {
+		return time.Duration(l.value.Int()).String()
+	}
+	return l.value.String()
+}
+
+// configFlags adds the flags of a server's configuration and returns what reads
+// it all once they are parsed.
+func configFlags(cmd *cobra.Command) func() (*config, error) {
+	defaults := &config{}
+	spec.DecodeStrict("", nil, defaults)
+	file := cmd.Flags().StringP("config", "c", "", "file with the configuration")
+	consul := cmd.Flags().String("consul", "", "address of a Consul: short for one source named consul")
+	given := map[string]*string{}
+	for _, l := range leaves(defaults) {
+		given[l.flag] = cmd.Flags().String(l.flag, l.text(), l.doc)
+	}
+	return func() (*config, error) {
+		c := &config{}
+		var text []byte
+		if *file != "" {
+			var err error
+			if text, err = os.ReadFile(*file); err != nil {
+				return nil, &exitError{exitData, err.Error()}
+			}
+		}
+		if err := spec.DecodeStrict(*file, text, c).Err(); err != nil {
+			return nil, err
+		}
+		for _, l := range leaves(c) {
+			if v, ok := os.LookupEnv(l.env); ok {
+				if err := l.set(v); err != nil {
+					return nil, &exitError{exitData, l.env + ": " + err.Error()}
+				}
+			}
+			if cmd.Flags().Changed(l.flag) {
+				if err := l.set(*given[l.flag]); err != nil {
+					return nil, &exitError{exitUsage, "--" + l.flag + ": " + err.Error()}
+				}
+			}
+		}
+		if *consul != "" {
+			s := sourceConfig{Name: "consul", Consul: &consulConfig{}}
+			spec.DecodeStrict("", nil, s.Consul)
+			s.Consul.Address = *consul
+			c.Sources = append(c.Sources, s)
+		}
+		return c, c.check()
+	}
+}
+
+// check finds what no single key shows.
+func (c *config) check() error {
+	var errs []error
+	for _, l := range []struct{ key, addr string }{{"xds.listen", c.XDS.Listen}, {"admin.listen", c.Admin.Listen}} {
+		ap, err := netip.ParseAddrPort(strings.Replace(l.addr, "localhost:", "127.0.0.1:", 1))
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %q is not IP:PORT", l.key, l.addr))
+		case !ap.Addr().IsLoopback():
+			errs = append(errs, fmt.Errorf("%s: %s is not a loopback address; without TLS and authentication only 127.0.0.0/8 and [::1] are listened on", l.key, l.addr))
+		}
+	}
+	seen := map[string]bool{spec.SourceLocal: true}
+	for i, s := range c.Sources {
+		if seen[s.Name] {
+			errs = append(errs, fmt.Errorf("sources[%d].name: %q is taken; source names are unique, and local is the store's own", i, s.Name))
+		}
+		seen[s.Name] = true
+	}
+	for _, l := range leaves(c) {
+		if l.path == "log.level" && !contains(l.text(), "debug", "info", "warn", "error") {
+			errs = append(errs, fmt.Errorf("log.level: %q is not debug, info, warn or error", l.text()))
+		}
+		if l.path == "log.format" && !contains(l.text(), "text", "json") {
+			errs = append(errs, fmt.Errorf("log.format: %q is not text or json", l.text()))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &exitError{exitData, err.Error()}
+	}
+	return nil
+}
+
+func contains(s string, all ...string) bool {
+	for _, x := range all {
+		if s == x {
+			return true
+		}
+	}
+	return false
+}
+
+func configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "The server's configuration", Example: "  wellspring config print --effective -c wellspring.yaml"}
+	print := &cobra.Command{
+		Use: "print", Short: "Print every key with its value, as YAML", Args: cobra.NoArgs,
+		Long:    "Prints the configuration that `serve` would run with: flag > environment > file >\ndefault. Without --effective only the defaults are printed. A token is shown as ***.",
+		Example: "  wellspring config print\n  wellspring config print --effective -c wellspring.yaml --xds-listen 127.0.0.1:0",
+	}
+	read := configFlags(print)
+	effective := print.Flags().Bool("effective", false, "with file, environment and flags")
+	print.RunE = func(cmd *cobra.Command, _ []string) error {
+		c := &config{}
+		spec.DecodeStrict("", nil, c)
+		if *effective {
+			var err error
+			if c, err = read(); err != nil {
+				return err
+			}
+		}
+		for i := range c.Sources {
+			if c.Sources[i].Consul.Token != "" {
+				shown := *c.Sources[i].Consul
+				shown.Token = "***"
+				c.Sources[i].Consul = &shown
+			}
+		}
+		text, err := yaml.MarshalWithOptions(tree(reflect.ValueOf(c).Elem()), yaml.Indent(2))
+		if err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(text)
+		return err
+	}
+	cmd.AddCommand(print)
+	return cmd
+}
+
+// tree is a struct as an ordered mapping, empty texts included.
+func tree(v reflect.Value) any {
+	switch {
+	case v.Type() == reflect.TypeFor[spec.Duration]():
+		return time.Duration(v.Int()).String()
+	case v.Kind() == reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return tree(v.Elem())
+	case v.Kind() == reflect.Struct:
+		var m yaml.MapSlice
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			m = append(m, yaml.MapItem{Key: name, Value: tree(v.Field(i))})
+		}
+		return m
+	case v.Kind() == reflect.Slice:
+		out := []any{}
+		for i := range v.Len() {
+			out = append(out, tree(v.Index(i)))
+		}
+		return out
+	}
+	return v.Interface()
+}

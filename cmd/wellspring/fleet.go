@@ -1,0 +1,236 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+func sourcesCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "sources", Short: "Show where services come from and whether that answers", Args: cobra.NoArgs,
+		Long:    "Exit status: 0 every source answers, 79 one does not.",
+		Example: "  wellspring sources",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var out struct {
+				Items []discovery.SourceStatus `json:"items"`
+			}
+			if err := g.client().Get(cmd.Context(), "/v1/sources", nil, &out); err != nil {
+				return err
+			}
+			t := &table{head: []string{"SOURCE", "DATACENTER", "STATE", "SINCE", "SERVICES", "UNKNOWN", "ERROR"}}
+			var names []string
+			fine := true
+			for _, s := range out.Items {
+				fine = fine && s.State == "fresh"
+				names = append(names, s.Name)
+				t.add(s.Name, orDash(s.Datacenter), s.State, ago(s.Since), fmt.Sprint(s.Services), fmt.Sprint(s.Unknown), orDash(s.Error))
+			}
+			if err := g.print(cmd.OutOrStdout(), out, t, names); err != nil {
+				return err
+			}
+			if !fine {
+				return &exitError{exitFound, ""}
+			}
+			return nil
+		},
+	}
+}
+
+func proxiesCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "proxies", Short: "Show connected and refused proxies", Args: cobra.NoArgs,
+		Long:    "Exit status: 0 every proxy has all that it was sent, 79 one refused something or\nwas refused.",
+		Example: "  wellspring proxies\n  wellspring proxies -o wide",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var out admin.Proxies
+			if err := g.client().Get(cmd.Context(), "/v1/proxies", nil, &out); err != nil {
+				return err
+			}
+			t := &table{head: []string{"PROXY", "GROUP", "VERSION", "CONNECTED", "STATE", "DETAIL"}}
+			var names []string
+			fine := len(out.Refused) == 0
+			for _, p := range out.Items {
+				state, detail := proxyState(p)
+				fine = fine && state != "refused"
+				names = append(names, p.ID)
+				t.add(p.ID, p.Group, orDash(p.Version), ago(p.Connected), state, orDash(detail))
+			}
+			for _, r := range out.Refused {
+				t.add(orDash(r.Proxy.ID), orDash(r.Proxy.Group), orDash(r.Proxy.Version), ago(r.Time)+" ago", "refused", r.Why)
+			}
+			if len(t.rows) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "no proxy is connected; `wellspring bootstrap --help` says how to start one")
+			}
+			if err := g.print(cmd.OutOrStdout(), out, t, names); err != nil {
+				return err
+			}
+			if !fine {
+				return &exitError{exitFound, ""}
+			}
+			return nil
+		},
+	}
+}
+
+// proxyState sums a proxy's deliveries up.
+func proxyState(p model.Stream) (state, detail string) {
+	var parked, waiting, open []string
+	for _, d := range p.Delivery {
+		for _, x := range d.Parked {
+			parked = append(parked, x.Name)
+		}
+		for _, x := range d.Waiting {
+			waiting = append(waiting, fmt.Sprintf("%s (%s)", x.Name, x.Why))
+		}
+		if d.Open > 0 {
+			open = append(open, fmt.Sprintf("%s for %s", d.Type, ago(d.OpenSince)))
+		}
+	}
+	notes := []string{}
+	if p.Duplicate {
+		notes = append(notes, "another stream has this id, from "+p.Peer)
+	}
+	if !p.Supported {
+		notes = append(notes, "its Envoy is older than the supported minors")
+	}
+	switch {
+	case len(parked) > 0:
+		return "refused", strings.Join(append(notes, "it refused "+strings.Join(parked, ", ")+": wellspring xds "+p.ID), "; ")
+	case len(waiting) > 0:
+		return "waiting", strings.Join(append(notes, strings.Join(waiting, ", ")), "; ")
+	case len(open) > 0:
+		return "open", strings.Join(append(notes, "no answer yet: "+strings.Join(open, ", ")), "; ")
+	}
+	return "current", strings.Join(notes, "; ")
+}
+
+func xdsCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "xds PROXY", Short: "Show what a proxy was sent and holds", Args: cobra.ExactArgs(1),
+		Long:    "Shows each resource with its version and document, and what the proxy refused in\nits own words. -o json has the resources as Envoy's JSON.",
+		Example: "  wellspring xds edge-1\n  wellspring xds edge-1 -o json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var h model.Holding
+			if err := g.client().Get(cmd.Context(), "/v1/proxies/"+url.PathEscape(args[0])+"/xds", nil, &h); err != nil {
+				return err
+			}
+			t := &table{head: []string{"TYPE", "NAME", "VERSION", "DOCUMENT"}}
+			var names []string
+			for _, r := range h.Resources {
+				t.add(r.Type, r.Name, r.Version, orDash(r.Document))
+				names = append(names, r.Type+"/"+r.Name)
+			}
+			if err := g.print(cmd.OutOrStdout(), h, t, names); err != nil {
+				return err
+			}
+			found := false
+			for _, d := range h.Delivery {
+				for _, p := range d.Parked {
+					found = true
+					fmt.Fprintf(cmd.ErrOrStderr(), "refused %s %q (%s, version %s): %s\n", d.Type, p.Name, p.Document, p.Version, p.Message)
+				}
+				for _, x := range d.Waiting {
+					fmt.Fprintf(cmd.ErrOrStderr(), "waiting %s %q for %s: %s\n", d.Type, x.Name, ago(x.Since), x.Why)
+				}
+			}
+			if found {
+				return &exitError{exitFound, ""}
+			}
+			return nil
+		},
+	}
+}
+
+func versionCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		Example: "  wellspring version -o json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := programVersion()
+			t := &table{head: []string{"VERSION", "GO", "COMMIT"}}
+			t.add(v.Version, v.Go, orDash(v.Commit))
+			return g.print(cmd.OutOrStdout(), v, t, []string{v.Version})
+		},
+	}
+}
+
+func eventsCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "events", Short: "Show what happened", Args: cobra.NoArgs,
+		Example: "  wellspring events --limit 50\n  wellspring events --watch",
+	}
+	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing events until interrupted")
+	limit := cmd.Flags().Int("limit", 20, "most past events that are shown")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var page admin.Events
+		if err := g.client().Get(cmd.Context(), "/v1/events", url.Values{"limit": {fmt.Sprint(*limit)}}, &page); err != nil {
+			return err
+		}
+		last := ""
+		show := func(e model.Event) error {
+			last = e.ID
+			t := &table{}
+			t.add(eventLine(e))
+			if g.output == "table" || g.output == "wide" {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), t.rows[0][0])
+				return err
+			}
+			return g.print(cmd.OutOrStdout(), e, t, []string{e.ID})
+		}
+		if !*watch && (g.output == "json" || g.output == "yaml") {
+			return g.print(cmd.OutOrStdout(), page, nil, nil)
+		}
+		for _, e := range page.Items {
+			if err := show(e); err != nil {
+				return err
+			}
+		}
+		for *watch {
+			var err error
+			last, err = g.client().Watch(cmd.Context(), last, show)
+			if cmd.Context().Err() != nil {
+				return nil
+			}
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "the stream broke and is opened again: "+err.Error())
+			}
+			select {
+			case <-cmd.Context().Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func eventLine(e model.Event) string {
+	parts := []string{e.Time.Local().Format("15:04:05.000"), e.Kind, e.Subject.Name}
+	if e.Endpoint != "" {
+		parts = append(parts, e.Endpoint)
+	}
+	if e.Proxy != "" && e.Proxy != e.Subject.Name {
+		parts = append(parts, "proxy "+e.Proxy)
+	}
+	switch {
+	case e.From != "" && e.To != "":
+		parts = append(parts, e.From+" → "+e.To)
+	case e.To != "":
+		parts = append(parts, "→ "+e.To)
+	case e.From != "":
+		parts = append(parts, e.From+" →")
+	}
+	if e.Reason != "" {
+		parts = append(parts, "("+strings.ReplaceAll(e.Reason, "\n", " ")+")")
+	}
+	return strings.Join(parts, "  ")
+}

@@ -1,0 +1,115 @@
+// Command wellspring is the control plane and its client.
+//
+// `wellspring serve` is the server; every other verb calls its admin API.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Exit codes, as sysexits has them where it has one.
+const (
+	exitFailed      = 1  // could not do it
+	exitUsage       = 64 // wrong usage
+	exitData        = 65 // bad data
+	exitUnreachable = 69 // no server
+	exitFound       = 79 // ran, and found problems
+)
+
+// exitError carries a code; its text may be empty when all was said.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code, text := explain(err)
+	if text != "" {
+		fmt.Fprintln(os.Stderr, "wellspring: "+text)
+	}
+	return code
+}
+
+// explain turns an error into an exit code and words.
+func explain(err error) (int, string) {
+	var exit *exitError
+	var problem *admin.Problem
+	var faults spec.Faults
+	var unreachable *client.UnreachableError
+	switch {
+	case errors.As(err, &exit):
+		return exit.code, exit.text
+	case errors.As(err, &unreachable):
+		return exitUnreachable, unreachable.Error()
+	case errors.As(err, &faults):
+		return exitData, faults.Error()
+	case errors.As(err, &problem):
+		if problem.Status == 422 {
+			return exitData, problem.Error()
+		}
+		return exitFailed, problem.Error()
+	case strings.HasPrefix(err.Error(), "unknown "), strings.Contains(err.Error(), "arg(s)"), strings.HasPrefix(err.Error(), "invalid argument"),
+		strings.HasPrefix(err.Error(), "flag needs"), strings.HasPrefix(err.Error(), "required flag"):
+		return exitUsage, err.Error() + "; see wellspring --help"
+	}
+	return exitFailed, err.Error()
+}
+
+// global is what every client verb takes.
+type global struct {
+	server string
+	output string
+}
+
+func (g *global) client() *client.Client { return client.New(g.server) }
+
+func newRoot() *cobra.Command {
+	g := &global{}
+	root := &cobra.Command{
+		Use:           "wellspring",
+		Short:         "An Envoy control plane that knows why there is no healthy upstream",
+		Long:          "Wellspring reads upstreams from Consul and from its own store, streams them to\nEnvoys over xDS, and says how they do.",
+		Example:       "  wellspring serve --data-dir ./data\n  wellspring apply -f shop.yaml\n  wellspring health --watch",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	server := os.Getenv("WELLSPRING_SERVER")
+	if server == "" {
+		server = defaultAdminListen
+	}
+	root.PersistentFlags().StringVar(&g.server, "server", server, "admin address of the server (or WELLSPRING_SERVER)")
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table, wide, json, yaml or name")
+	root.AddCommand(
+		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g),
+		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
+		eventsCommand(g), bootstrapCommand(), configCommand(), versionCommand(g), verifyCommand(),
+	)
+	return root
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/discovery/consul"
+	"github.com/wellspring-xds/wellspring/discovery/local"
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
+	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/pkg/store"
+	"github.com/wellspring-xds/wellspring/xds"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+	"github.com/wellspring-xds/wellspring/xds/server"
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the control plane", Args: cobra.NoArgs,
+		Long:    "Runs the control plane until it is interrupted. Its real addresses are written to\nDATA/addresses.json. Each key of the configuration file has a flag and a variable\nWELLSPRING_…; flag > environment > file > default.",
+		Example: "  wellspring serve\n  wellspring serve --data-dir /var/lib/wellspring --consul 127.0.0.1:8500\n  wellspring serve -c wellspring.yaml",
+	}
+	read := configFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := read()
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), c, cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// serve wires the parts in the order in which data flows, and runs them until ctx
+// ends or one fails.
+func serve(ctx context.Context, c *config, logTo io.Writer) error {
+	log := logger(c.Log, logTo)
+
+	// 1. listeners first: a port that is taken is said before anything is opened
+	xdsListener, err := listen("xds.listen", c.XDS.Listen)
+	if err != nil {
+		return err
+	}
+	defer xdsListener.Close() //nolint:errcheck // closed by its server before
+	adminListener, err := listen("admin.listen", c.Admin.Listen)
+	if err != nil {
+		return err
+	}
+	defer adminListener.Close() //nolint:errcheck // closed by its server before
+
+	// 2. what operators declared
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, store.Config{Dir: c.DataDir, Logger: log, Verify: store.VerifyCommand(self, verifyName)})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := st.Close(); err != nil {
+			log.Error("store not closed", "err", err)
+		}
+	}()
+
+	// 3. who exists
+	log.Debug("store opened", "revision", st.State().Revision)
+	happened := events.New(time.Now)
+	sources := map[string]discovery.Source{spec.SourceLocal: local.Source{Store: declared{st}}}
+	for _, s := range c.Sources {
+		src, err := consul.New(consulSource(s, log))
+		if err != nil {
+			return &exitError{exitData, err.Error()}
+		}
+		sources[s.Name] = src
+	}
+	catalog := discovery.New(discovery.Config{Sources: sources, Logger: log, Emit: happened.Emit})
+
+	// 4. what is published, and how it is delivered
+	engine := delivery.NewEngine()
+	publisher := xds.New(xds.Config{Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D()})
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	streams := server.New(server.Config{
+		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
+		SpecChanged: st.Changed, Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
+	})
+	grpcServer := streams.GRPC()
+
+	// 5. what operators ask
+	adminServer := admin.HTTPServer(admin.New(admin.Config{
+		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
+		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
+		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log,
+	}))
+
+	if err := writeAddresses(c.DataDir, xdsListener, adminListener); err != nil {
+		return err
+	}
+	log.Info("serving", "xds", xdsListener.Addr().String(), "admin", adminListener.Addr().String(), "data", c.DataDir, "revision", st.State().Revision)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return catalog.Run(ctx) })
+	g.Go(func() error { return publisher.Run(ctx) })
+	g.Go(func() error { return grpcServer.Serve(xdsListener) })
+	g.Go(func() error {
+		if err := adminServer.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		grpcServer.Stop() // Envoys keep what they have and come back
+		wait, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if adminServer.Shutdown(wait) != nil {
+			return adminServer.Close()
+		}
+		return nil
+	})
+	err = g.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// declared is the store as discovery and the publisher see it.
+type declared struct{ *store.Store }
+
+func (d declared) Spec() *spec.Spec { return d.State().Spec }
+
+func listen(key, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; stop what has the port, or choose another with --%s", key, err, kebab(key))
+	}
+	return l, nil
+}
+
+func port(l net.Listener) uint16 {
+	ap, err := netip.ParseAddrPort(l.Addr().String())
+	if err != nil {
+		return 0
+	}
+	return ap.Port()
+}
+
+// addresses is the file that says where this server listens.
+type addresses struct {
+	XDS   string `json:"xds"`
+	Admin string `json:"admin"`
+	PID   int    `json:"pid"`
+}
+
+func writeAddresses(dir string, xdsListener, adminListener net.Listener) error {
+	text, err := json.MarshalIndent(addresses{xdsListener.Addr().String(), adminListener.Addr().String(), os.Getpid()}, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "addresses.json")
+	if err := os.WriteFile(file+".part", append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write addresses: %w", err)
+	}
+	return os.Rename(file+".part", file)
+}
+
+func logger(c logConfig, to io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}
+
+func consulSource(s sourceConfig, log *slog.Logger) consul.Config {
+	c := s.Consul
+	out := consul.Config{
+		Name: s.Name, Address: c.Address, Token: c.Token, TokenFile: c.TokenFile, Datacenter: c.Datacenter, Namespace: c.Namespace, Partition: c.Partition,
+		MaxConnections: int(c.MaxConnections), Logger: log,
+		LocalityKeys: consul.LocalityKeys{Region: c.Locality.Region, Zone: c.Locality.Zone, SubZone: c.Locality.SubZone},
+	}
+	if t := c.TLS; t != nil {
+		out.TLS = &consul.TLS{ServerName: t.ServerName, CAFile: t.CA, CertFile: t.Cert, KeyFile: t.Key, InsecureSkipVerify: t.InsecureSkipVerify}
+	}
+	return out
+}
+
+// version is set at build time.
+var version = "dev"
+
+func programVersion() admin.Version {
+	v := admin.Version{Version: version, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	return v
+}
+
+// verifyName is the hidden verb that checks a store in a process of its own.
+const verifyName = "verify-store"
+
+func verifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: verifyName + " FILE", Hidden: true, Args: cobra.ExactArgs(1), Short: "Check a store's file",
+		Example: "  wellspring verify-store ./wellspring-data/wellspring.db",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := store.VerifyFile(args[0]); err != nil {
+				return &exitError{exitFailed, err.Error()}
+			}
+			return nil
+		},
+	}
+}

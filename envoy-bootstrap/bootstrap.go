@@ -1,0 +1,243 @@
+// Package bootstrap builds the file that an Envoy is started with: who it is,
+// where its control plane is, and where its own admin listens.
+//
+// It is built as Envoy's own message and printed as YAML or JSON, never by text
+// templates. What is set and why:
+//   - Delta ADS, the node said once per stream.
+//   - No fetch timeout for clusters and listeners: an Envoy that is refused for a
+//     while must not become ready with nothing.
+//   - Back-off of the stream from 250ms to 5s, with jitter by Envoy.
+//   - HTTP/2 keepalive to the control plane every 20s, 5s to answer: a peer that
+//     vanished is noticed while Envoy goes on serving what it has.
+//   - Several control-plane addresses are endpoints of one cluster; a broken
+//     stream is opened again on another.
+package bootstrap
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	"sigs.k8s.io/yaml"
+)
+
+// XDSCluster is the name of the control plane's cluster. Documents may not use
+// names that begin with "wellspring-".
+const XDSCluster = "wellspring-xds"
+
+// Config of a bootstrap. NodeID and Group are required.
+type Config struct {
+	// NodeID is unique for each proxy.
+	NodeID string
+	// Group becomes the node's cluster, which a Group matches by default.
+	Group string
+	Zone  string
+	// XDS are the control plane's addresses, HOST:PORT; default 127.0.0.1:18000.
+	XDS []string
+	// Admin is where Envoy's admin listens: IP:PORT on loopback, or the absolute
+	// path of a unix socket. Default 127.0.0.1:9901.
+	Admin string
+	// DrainTime is what Envoy is started with as --drain-time-s; the control plane
+	// keeps the clusters of a removed listener for that long. Default 600s.
+	DrainTime time.Duration
+	// MaxConnections from clients to the whole Envoy. Default 50000.
+	MaxConnections int64
+	// MaxHeapBytes at which Envoy refuses requests; zero is no limit.
+	MaxHeapBytes uint64
+}
+
+const (
+	defaultXDS            = "127.0.0.1:18000"
+	defaultAdmin          = "127.0.0.1:9901"
+	defaultDrainTime      = 600 * time.Second
+	defaultMaxConnections = 50_000
+)
+
+// New builds the bootstrap, or names what is wrong with the configuration.
+func New(c Config) (*bootstrapv3.Bootstrap, error) {
+	if c.NodeID == "" || c.Group == "" {
+		return nil, fmt.Errorf("a node id and a group are needed")
+	}
+	if len(c.XDS) == 0 {
+		c.XDS = []string{defaultXDS}
+	}
+	c.Admin = cmp.Or(c.Admin, defaultAdmin)
+	c.DrainTime = cmp.Or(c.DrainTime, defaultDrainTime)
+	c.MaxConnections = cmp.Or(c.MaxConnections, defaultMaxConnections)
+	admin, err := adminAddress(c.Admin)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := xdsCluster(c.XDS)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := structpb.NewStruct(map[string]any{"wellspring": map[string]any{
+		"admin": c.Admin, "drainTime": c.DrainTime.String(),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	b := &bootstrapv3.Bootstrap{
+		Node:  &corev3.Node{Id: c.NodeID, Cluster: c.Group, Metadata: ours},
+		Admin: &bootstrapv3.Admin{Address: admin},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			AdsConfig: adsConfig(),
+			CdsConfig: overADS(),
+			LdsConfig: overADS(),
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{cluster}},
+		OverloadManager: overload(c),
+	}
+	if c.Zone != "" {
+		b.Node.Locality = &corev3.Locality{Zone: c.Zone}
+	}
+	if err := b.ValidateAll(); err != nil {
+		return nil, fmt.Errorf("bootstrap: %w", err)
+	}
+	return b, nil
+}
+
+// JSON prints a bootstrap as JSON.
+func JSON(b *bootstrapv3.Bootstrap) ([]byte, error) {
+	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)
+}
+
+// YAML prints a bootstrap as YAML that Envoy reads, which is YAML 1.1: texts that
+// it would take for a boolean are quoted.
+func YAML(b *bootstrapv3.Bootstrap) ([]byte, error) {
+	text, err := JSON(b)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(text)
+}
+
+func overADS() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		InitialFetchTimeout:   durationpb.New(0),
+	}
+}
+
+func adsConfig() *corev3.ApiConfigSource {
+	return &corev3.ApiConfigSource{
+		ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+		TransportApiVersion:       corev3.ApiVersion_V3,
+		SetNodeOnFirstMessageOnly: true,
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+			ClusterName: XDSCluster,
+			RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+				BaseInterval: durationpb.New(250 * time.Millisecond), MaxInterval: durationpb.New(5 * time.Second)}},
+		}}}},
+	}
+}
+
+func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
+	kind := clusterv3.Cluster_STATIC
+	var eps []*endpointv3.LbEndpoint
+	for _, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil || n == 0 || host == "" {
+			return nil, fmt.Errorf("control plane address %q is not HOST:PORT", a)
+		}
+		if _, err := netip.ParseAddr(host); err != nil {
+			kind = clusterv3.Cluster_STRICT_DNS
+		}
+		eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+			Address: socket(host, uint32(n))}}})
+	}
+	options, err := packed(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: &corev3.KeepaliveSettings{
+				Interval: durationpb.New(20 * time.Second), Timeout: durationpb.New(5 * time.Second)}}}}}})
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv3.Cluster{
+		Name:                 XDSCluster,
+		ConnectTimeout:       durationpb.New(time.Second),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: XDSCluster,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: eps}}},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
+			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(30), KeepaliveInterval: wrapperspb.UInt32(5)}},
+	}, nil
+}
+
+// adminAddress takes loopback and unix sockets: Envoy's admin has no
+// authentication.
+func adminAddress(a string) (*corev3.Address, error) {
+	if strings.HasPrefix(a, "/") {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: a, Mode: 0o600}}}, nil
+	}
+	ap, err := netip.ParseAddrPort(a)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("admin address %q is neither IP:PORT nor the absolute path of a socket", a)
+	case !ap.Addr().IsLoopback():
+		return nil, fmt.Errorf("admin address %q is not loopback; Envoy's admin has no authentication: use 127.0.0.1 or a unix socket", a)
+	}
+	return socket(ap.Addr().String(), uint32(ap.Port())), nil
+}
+
+func socket(host string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
+}
+
+// overload bounds connections, and the heap where a limit is given.
+func overload(c Config) *overloadv3.OverloadManager {
+	m := &overloadv3.OverloadManager{
+		RefreshInterval:  durationpb.New(250 * time.Millisecond),
+		ResourceMonitors: []*overloadv3.ResourceMonitor{monitor("envoy.resource_monitors.global_downstream_max_connections", &connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: c.MaxConnections})},
+	}
+	if c.MaxHeapBytes > 0 {
+		const heap = "envoy.resource_monitors.fixed_heap"
+		m.ResourceMonitors = append(m.ResourceMonitors, monitor(heap, &heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes}))
+		m.Actions = []*overloadv3.OverloadAction{
+			action("envoy.overload_actions.shrink_heap", heap, 0.95),
+			action("envoy.overload_actions.stop_accepting_requests", heap, 0.98),
+		}
+	}
+	return m
+}
+
+func monitor(name string, m proto.Message) *overloadv3.ResourceMonitor {
+	a, err := packed(m)
+	if err != nil {
+		panic(fmt.Sprintf("pack %s: %v", name, err)) // numbers only: cannot fail
+	}
+	return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: a}}
+}
+
+func action(name, monitor string, above float64) *overloadv3.OverloadAction {
+	return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{Name: monitor,
+		TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: above}}}}}
+}
+
+func packed(m proto.Message) (*anypb.Any, error) {
+	a := &anypb.Any{}
+	return a, anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true})
+}

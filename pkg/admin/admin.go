@@ -1,0 +1,169 @@
+// Package admin is the HTTP API: documents and their history, health, sources,
+// proxies and events. It knows no Envoy and no registry; what runs is asked of
+// the one-method interfaces in Config.
+//
+//	/v1/{kind}s[/{name}]     documents; upstreams with their health
+//	/v1/apply                many documents at once, or a dry run
+//	/v1/revisions[/…]        history, diff, restore
+//	/v1/health /v1/upstreams/{name}/health
+//	/v1/sources /v1/proxies[/{id}/xds] /v1/events
+//	/livez /readyz /metrics /version /openapi.json
+//
+// It has no authentication and therefore listens on loopback only; a request
+// from another site's page is refused by its Host and Origin.
+package admin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
+	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/pkg/store"
+)
+
+// Fleet is what is known of the connected proxies.
+type Fleet interface {
+	Streams(ctx context.Context) []model.Stream
+	Refused() []model.RefusedStream
+	Holding(ctx context.Context, id string) (model.Holding, error)
+}
+
+// Publisher is what is known of what is served.
+type Publisher interface {
+	Health() []health.Upstream
+	Problems() []model.Problem
+	Held() map[string]bool
+	Ready(group string) error
+}
+
+// Config of the API.
+type Config struct {
+	Store     *store.Store
+	Catalog   *discovery.Catalog
+	Publisher Publisher
+	Fleet     Fleet
+	Events    *events.Log
+	// Impact says which of Envoy's resources differ between two Specs.
+	Impact func(before, after *spec.Spec) []model.Impact
+	// Admins says which Envoys may be asked.
+	Admins  envoyadmin.Policy
+	Metrics http.Handler
+	Version Version
+	Logger  *slog.Logger
+}
+
+// Version of the running program.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Commit  string `json:"commit,omitempty"`
+}
+
+type server struct{ Config }
+
+// maxBody is a request's; a text of documents may have 16 MiB.
+const maxBody = spec.MaxText + 1<<10
+
+// New returns the API's handler.
+func New(cfg Config) http.Handler {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &server{cfg}
+	mux := http.NewServeMux()
+	hc := huma.DefaultConfig("Wellspring", cfg.Version.Version)
+	hc.DocsPath, hc.SchemasPath = "", ""
+	hc.OpenAPIPath = "/openapi"
+	hc.CreateHooks = nil // no $schema in answers
+	hc.Info.Description = "Documents, health, sources, proxies and events of a Wellspring control plane."
+	api := humago.New(mux, hc)
+	s.documents(api)
+	s.history(api)
+	s.health(api)
+	s.fleet(api)
+	s.events(api)
+	s.process(api, mux)
+	return http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(onlyLoopbackHosts(s.orWatch(mux))), maxBody)
+}
+
+// onlyLoopbackHosts refuses a page that made its own name point to this machine.
+func onlyLoopbackHosts(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			writeProblem(w, &Problem{Status: http.StatusMisdirectedRequest, Title: "Misdirected Request",
+				Detail: fmt.Sprintf("the host %q is not this server; use 127.0.0.1 or localhost", r.Host)})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// operation names an operation; the rest follows from method and path.
+func operation(id, method, path, summary string, errors ...int) huma.Operation {
+	return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Errors: errors}
+}
+
+// process registers what is asked about the process itself.
+func (s *server) process(api huma.API, mux *http.ServeMux) {
+	type versionOut struct{ Body Version }
+	huma.Register(api, operation("version", http.MethodGet, "/version", "The running program"),
+		func(context.Context, *struct{}) (*versionOut, error) { return &versionOut{s.Version}, nil })
+	if s.Metrics != nil {
+		mux.Handle("GET /metrics", s.Metrics)
+	}
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", s.readyz)
+}
+
+// readyz is 503 while a group with listeners would be refused. A registry that
+// dies later does not make it so.
+func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
+	code, lines := http.StatusOK, ""
+	sp := s.Store.State().Spec
+	for _, d := range sp.Documents(spec.KindGroup) {
+		g, _ := d.Body.(*spec.Group)
+		if len(g.Listeners) == 0 {
+			continue
+		}
+		if err := s.Publisher.Ready(d.Name); err != nil {
+			code = http.StatusServiceUnavailable
+			lines += "not ready: " + err.Error() + "\n"
+		} else {
+			lines += "ready: group " + d.Name + "\n"
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	if _, verbose := r.URL.Query()["verbose"]; verbose {
+		_, _ = fmt.Fprint(w, lines)
+	} else if code == http.StatusOK {
+		_, _ = fmt.Fprintln(w, "ok")
+	} else {
+		_, _ = fmt.Fprintln(w, "not ready; see /readyz?verbose")
+	}
+}
+
+// HTTPServer returns a server with the deadlines of an API: slow headers and
+// bodies end, streams of events may last.
+func HTTPServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+}

@@ -1,0 +1,361 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/pkg/store"
+)
+
+// Item is one document as it is stored.
+type Item struct {
+	Document any    `json:"document" doc:"as it was written: no defaults filled in"`
+	Revision uint64 `json:"revision" doc:"the revision that last changed it; its ETag"`
+	// Status is the health of an upstream.
+	Status *health.Upstream `json:"status,omitempty"`
+}
+
+// List is a page of documents.
+type List struct {
+	Items []Item `json:"items"`
+	Total int    `json:"total"`
+	Next  string `json:"next,omitempty" doc:"cursor of the next page"`
+}
+
+// Outcome of an apply or a dry run.
+type Outcome struct {
+	Revision uint64         `json:"revision" doc:"0 where nothing changed, and in a dry run"`
+	Changes  []store.Change `json:"changes"`
+	Warnings []spec.Fault   `json:"warnings"`
+	Impact   []model.Impact `json:"impact"`
+}
+
+type (
+	nameIn struct {
+		Name string `path:"name"`
+	}
+	itemOut struct {
+		ETag string `header:"ETag"`
+		Body Item
+	}
+	writeIn struct {
+		Name        string `path:"name"`
+		IfMatch     string `header:"If-Match" doc:"the ETag that is overwritten"`
+		IfNoneMatch string `header:"If-None-Match" doc:"* to create"`
+		Message     string `query:"message"`
+		RawBody     []byte `contentType:"application/yaml"`
+	}
+	writeOut struct {
+		Status int
+		ETag   string `header:"ETag"`
+		Body   Outcome
+	}
+	outcomeOut struct{ Body Outcome }
+)
+
+func (s *server) documents(api huma.API) {
+	for _, kind := range spec.Kinds {
+		one, all := strings.ToLower(string(kind)), kind.Plural()
+		huma.Register(api, operation("list-"+all, http.MethodGet, "/v1/"+all, "Every "+one), s.list(kind))
+		huma.Register(api, operation("get-"+one, http.MethodGet, "/v1/"+all+"/{name}", "One "+one, 404), s.get(kind))
+		put := operation("put-"+one, http.MethodPut, "/v1/"+all+"/{name}", "Create or overwrite one "+one, 412, 422, 428)
+		put.MaxBodyBytes = maxBody
+		huma.Register(api, put, s.put(kind))
+		huma.Register(api, operation("delete-"+one, http.MethodDelete, "/v1/"+all+"/{name}", "Delete one "+one, 404, 409, 412), s.del(kind))
+	}
+	apply := operation("apply", http.MethodPost, "/v1/apply", "Set many documents in one revision", 412, 422)
+	apply.MaxBodyBytes = maxBody
+	huma.Register(api, apply, s.apply)
+}
+
+// pageSize of a list.
+const pageSize = 500
+
+type listIn struct {
+	After string `query:"after" doc:"cursor: the next of the page before"`
+	Limit int    `query:"limit" default:"500" minimum:"1" maximum:"5000"`
+}
+
+type listOut struct{ Body List }
+
+func (s *server) list(kind spec.Kind) func(context.Context, *listIn) (*listOut, error) {
+	return func(_ context.Context, in *listIn) (*listOut, error) {
+		docs := s.Store.State().Spec.Documents(kind)
+		healths := s.healths(kind)
+		out := &listOut{Body: List{Items: []Item{}, Total: len(docs)}}
+		from, _ := slices.BinarySearchFunc(docs, in.After, func(d *spec.Document, after string) int {
+			if d.Name <= after {
+				return -1
+			}
+			return 1
+		})
+		for i, d := range docs[from:] {
+			if i == in.Limit {
+				out.Body.Next = docs[from+i-1].Name
+				break
+			}
+			out.Body.Items = append(out.Body.Items, item(d, healths[d.Name]))
+		}
+		return out, nil
+	}
+}
+
+func (s *server) healths(kind spec.Kind) map[string]*health.Upstream {
+	if kind != spec.KindUpstream {
+		return nil
+	}
+	out := map[string]*health.Upstream{}
+	for _, h := range s.Publisher.Health() {
+		out[h.Name] = &h
+	}
+	return out
+}
+
+func item(d *spec.Document, h *health.Upstream) Item {
+	return Item{Document: json.RawMessage(d.Written), Revision: d.Revision, Status: h}
+}
+
+func etag(revision uint64) string { return strconv.Quote(strconv.FormatUint(revision, 10)) }
+
+func (s *server) get(kind spec.Kind) func(context.Context, *nameIn) (*itemOut, error) {
+	return func(_ context.Context, in *nameIn) (*itemOut, error) {
+		d := s.Store.State().Spec.Document(kind, in.Name)
+		if d == nil {
+			return nil, problem(s.notFound(spec.Ref{Kind: kind, Name: in.Name}))
+		}
+		return &itemOut{ETag: etag(d.Revision), Body: item(d, s.healths(kind)[in.Name])}, nil
+	}
+}
+
+func (s *server) notFound(ref spec.Ref) error {
+	var names []string
+	for _, d := range s.Store.State().Spec.Documents(ref.Kind) {
+		names = append(names, d.Name)
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: %w; no %s is declared", ref, model.ErrNotFound, ref.Kind)
+	}
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return fmt.Errorf("%s: %w; there are: %s", ref, model.ErrNotFound, strings.Join(names, ", "))
+}
+
+// match reads the conditional headers: the revision that must be there, nil for
+// any.
+func match(ifMatch, ifNoneMatch string) (*uint64, error) {
+	switch {
+	case ifNoneMatch == "*":
+		return new(uint64), nil
+	case ifMatch == "" || ifMatch == "*":
+		return nil, nil //nolint:nilnil // nil is "any"
+	}
+	n, err := strconv.ParseUint(strings.Trim(ifMatch, `"`), 10, 64)
+	if err != nil || n == 0 {
+		return nil, newProblem(http.StatusPreconditionFailed, fmt.Sprintf("If-Match %s is not an ETag of this server", ifMatch))
+	}
+	return &n, nil
+}
+
+func (s *server) put(kind spec.Kind) func(context.Context, *writeIn) (*writeOut, error) {
+	return func(ctx context.Context, in *writeIn) (*writeOut, error) {
+		docs, faults := spec.Parse("body", in.RawBody)
+		if err := faults.Err(); err != nil {
+			return nil, problem(err)
+		}
+		ref := spec.Ref{Kind: kind, Name: in.Name}
+		if len(docs) != 1 || docs[0].Ref != ref {
+			return nil, problem(spec.Faults{{File: "body", Message: fmt.Sprintf("the body must be the one document %s", ref)}})
+		}
+		m, err := match(in.IfMatch, in.IfNoneMatch)
+		if err != nil {
+			return nil, err
+		}
+		exists := s.Store.State().Spec.Document(kind, in.Name) != nil
+		if exists && in.IfMatch == "" && in.IfNoneMatch == "" {
+			return nil, newProblem(http.StatusPreconditionRequired, fmt.Sprintf("%s exists; send If-Match with the ETag that you read, so that nobody's change is lost", ref))
+		}
+		out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Document: docs[0], Match: m}}, Message: in.Message}, false)
+		if err != nil {
+			return nil, problem(err)
+		}
+		status := http.StatusOK
+		if !exists {
+			status = http.StatusCreated
+		}
+		return &writeOut{Status: status, ETag: etag(s.Store.State().Spec.Document(kind, in.Name).Revision), Body: out}, nil
+	}
+}
+
+type deleteIn struct {
+	Name    string `path:"name"`
+	IfMatch string `header:"If-Match"`
+	Message string `query:"message"`
+	DryRun  bool   `query:"dryRun"`
+}
+
+func (s *server) del(kind spec.Kind) func(context.Context, *deleteIn) (*outcomeOut, error) {
+	return func(ctx context.Context, in *deleteIn) (*outcomeOut, error) {
+		ref := spec.Ref{Kind: kind, Name: in.Name}
+		if s.Store.State().Spec.Document(kind, in.Name) == nil {
+			return nil, problem(s.notFound(ref))
+		}
+		m, err := match(in.IfMatch, "")
+		if err != nil {
+			return nil, err
+		}
+		out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Match: m}}, Message: in.Message}, in.DryRun)
+		if p, ok := problem(err).(*Problem); ok && p.Status == http.StatusUnprocessableEntity { //nolint:errorlint // problem returns it unwrapped
+			p.Status, p.Title = http.StatusConflict, http.StatusText(http.StatusConflict)
+			p.Detail = fmt.Sprintf("%s is referred to; delete or change these first", ref)
+			return nil, p
+		}
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &outcomeOut{out}, nil
+	}
+}
+
+type applyIn struct {
+	DryRun  bool   `query:"dryRun" doc:"validate and say what would change; change nothing"`
+	Expect  string `query:"expect" doc:"the Spec revision that the documents were made against"`
+	Message string `query:"message"`
+	RawBody []byte `contentType:"application/yaml"`
+}
+
+func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
+	docs, faults := spec.Parse("body", in.RawBody)
+	a := store.Apply{Message: in.Message}
+	seen := map[spec.Ref]bool{}
+	for _, d := range docs {
+		if seen[d.Ref] {
+			faults = append(faults, d.Doubled())
+			continue
+		}
+		seen[d.Ref] = true
+		a.Edits = append(a.Edits, store.Edit{Ref: d.Ref, Document: d})
+	}
+	if err := faults.Err(); err != nil {
+		return nil, problem(err)
+	}
+	if len(docs) == 0 {
+		return nil, problem(spec.Faults{{File: "body", Message: "has no documents in it"}})
+	}
+	if in.Expect != "" {
+		n, err := strconv.ParseUint(in.Expect, 10, 64)
+		if err != nil {
+			return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("expect=%s is not a revision", in.Expect))
+		}
+		a.Expect = &n
+	}
+	out, err := s.commit(ctx, a, in.DryRun)
+	if err != nil {
+		return nil, problem(err)
+	}
+	return &outcomeOut{out}, nil
+}
+
+// author of changes that come over loopback without a credential.
+const author = "loopback"
+
+// commit applies or plans, and says what it means for the fleet.
+func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, error) {
+	streams := s.Fleet.Streams(ctx)
+	a.Author = author
+	a.Check = func(_, after *spec.Spec) error { return twoGroups(after, streams) }
+	do := func() (store.Result, error) { return s.Store.Apply(ctx, a) }
+	if dry {
+		do = func() (store.Result, error) { return s.Store.Plan(a) }
+	}
+	r, err := do()
+	if err != nil {
+		return Outcome{}, err
+	}
+	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(r.Before, r.After)}
+	out.Warnings = append(out.Warnings, lostProxies(r.Before, r.After, streams)...)
+	count := map[string]int{}
+	for _, st := range streams {
+		count[st.Group]++
+	}
+	for i := range out.Impact {
+		out.Impact[i].Proxies = count[out.Impact[i].Group]
+	}
+	if r.Revision > 0 {
+		s.Logger.Info("revision applied", "revision", r.Revision, "changes", len(r.Changes))
+		s.Events.Emit(model.Event{Kind: model.EventRevisionApplied, Subject: model.Subject{Kind: "Spec", Name: strconv.FormatUint(r.Revision, 10)},
+			Revision: r.Revision, Actor: a.Author, Reason: summary(a.Message, r.Changes)})
+	}
+	for _, p := range []*[]spec.Fault{&out.Warnings} {
+		if *p == nil {
+			*p = []spec.Fault{}
+		}
+	}
+	if out.Changes == nil {
+		out.Changes = []store.Change{}
+	}
+	if out.Impact == nil {
+		out.Impact = []model.Impact{}
+	}
+	return out, nil
+}
+
+func summary(message string, changes []store.Change) string {
+	if message != "" {
+		return message
+	}
+	names := make([]string, 0, 4)
+	for i, c := range changes {
+		if i == 3 {
+			names = append(names, fmt.Sprintf("and %d more", len(changes)-3))
+			break
+		}
+		names = append(names, string(c.Kind)+"/"+c.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// twoGroups refuses a change by which a connected proxy would match two groups:
+// it would be cut off.
+func twoGroups(after *spec.Spec, streams []model.Stream) error {
+	var faults spec.Faults
+	for _, st := range streams {
+		if groups := after.GroupsOf(st.Proxy); len(groups) > 1 {
+			d := after.Document(spec.KindGroup, groups[0])
+			faults = append(faults, d.Fault("spec.match", fmt.Sprintf("the connected proxy %q would match %s; make their match keys exclude each other", st.ID, strings.Join(groups, " and "))))
+		}
+	}
+	return faults.Err()
+}
+
+// lostProxies warns of connected proxies that would be in no group or another.
+func lostProxies(before, after *spec.Spec, streams []model.Stream) []spec.Fault {
+	var none, other int
+	for _, st := range streams {
+		was, is := before.GroupsOf(st.Proxy), after.GroupsOf(st.Proxy)
+		switch {
+		case len(was) == 1 && len(is) == 0:
+			none++
+		case len(was) == 1 && len(is) == 1 && was[0] != is[0]:
+			other++
+		}
+	}
+	var out []spec.Fault
+	if none > 0 {
+		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies match no group any more; their streams end and they keep what they have", none)})
+	}
+	if other > 0 {
+		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies move to another group", other)})
+	}
+	return out
+}

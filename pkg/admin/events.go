@@ -1,0 +1,109 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Events is a page of events, oldest first.
+type Events struct {
+	Items []model.Event `json:"items"`
+}
+
+type (
+	eventsIn struct {
+		After string `query:"after" doc:"only events after this id"`
+		Limit int    `query:"limit" default:"100" minimum:"1" maximum:"10000"`
+	}
+	eventsOut struct{ Body Events }
+)
+
+// events registers the list. A request with watch=true never gets there: it is
+// answered by streamEvents.
+func (s *server) events(api huma.API) {
+	huma.Register(api, operation("list-events", http.MethodGet, "/v1/events", "What happened; ?watch=true streams server-sent events, resumed by Last-Event-ID"),
+		func(_ context.Context, in *eventsIn) (*eventsOut, error) {
+			out := &eventsOut{Events{Items: []model.Event{}}}
+			if in.After == "" {
+				out.Body.Items = s.Events.Last(in.Limit)
+			} else {
+				out.Body.Items, _ = s.Events.After(in.After, in.Limit)
+			}
+			if out.Body.Items == nil {
+				out.Body.Items = []model.Event{}
+			}
+			return out, nil
+		})
+}
+
+// orWatch answers a request to watch events, and leaves others to next.
+func (s *server) orWatch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/v1/events" && r.URL.Query().Get("watch") == "true" {
+			s.streamEvents(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+const (
+	ssePage      = 200
+	sseHeartbeat = 15 * time.Second
+)
+
+// streamEvents sends events as they happen, with a comment now and then so that
+// both sides notice a broken connection.
+func (s *server) streamEvents(w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the stream outlasts the server's read timeout
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	after := r.Header.Get("Last-Event-ID")
+	if after == "" {
+		after = r.URL.Query().Get("after")
+	}
+	if after == "" { // from now on
+		if last := s.Events.Last(1); len(last) > 0 {
+			after = last[0].ID
+		}
+	}
+	heartbeat := time.NewTicker(sseHeartbeat)
+	defer heartbeat.Stop()
+	for {
+		batch, moved := s.Events.After(after, ssePage)
+		for _, e := range batch {
+			text, err := json.Marshal(e)
+			if err != nil {
+				s.Logger.Error("event not printed", "err", err)
+				continue
+			}
+			if _, err := fmt.Fprintf(w, "id: %s\nevent: %s\ndata: %s\n\n", e.ID, e.Kind, text); err != nil {
+				return
+			}
+			after = e.ID
+		}
+		if rc.Flush() != nil {
+			return
+		}
+		if len(batch) == ssePage {
+			continue
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-moved:
+		case <-heartbeat.C:
+			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Overview is the whole at a glance.
+type Overview struct {
+	// State is the worst upstream's.
+	State     health.State             `json:"state"`
+	Revision  uint64                   `json:"revision"`
+	Upstreams []health.Upstream        `json:"upstreams" doc:"worst first"`
+	Sources   []discovery.SourceStatus `json:"sources"`
+	Proxies   ProxyCounts              `json:"proxies"`
+	Problems  []model.Problem          `json:"problems"`
+	// Held are upstreams that are not served in their newest form.
+	Held []HeldUpstream `json:"held"`
+}
+
+// ProxyCounts of the fleet.
+type ProxyCounts struct {
+	Connected int `json:"connected"`
+	// Current have acknowledged all that they were sent.
+	Current int `json:"current"`
+	Refused int `json:"refused" doc:"streams refused in the last ten minutes"`
+	Parked  int `json:"parked" doc:"resources that proxies refused"`
+}
+
+// HeldUpstream is declared and not served in its newest form.
+type HeldUpstream struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// UpstreamHealth is one upstream with every endpoint.
+type UpstreamHealth struct {
+	health.Upstream
+	Problems  []model.Problem  `json:"problems"`
+	Endpoints []EndpointHealth `json:"endpoints"`
+	// Proxies are those that have the upstream, and whether they could be asked.
+	Proxies []ProxyView `json:"proxies"`
+}
+
+// EndpointHealth is one endpoint as its source and each asked proxy see it.
+type EndpointHealth struct {
+	model.Endpoint
+	Proxies []EndpointView `json:"proxies"`
+}
+
+// EndpointView is what one proxy holds of an endpoint.
+type EndpointView struct {
+	Proxy  string   `json:"proxy"`
+	Usable bool     `json:"usable"`
+	Flags  []string `json:"flags,omitempty"`
+}
+
+// ProxyView says whether a proxy was asked.
+type ProxyView struct {
+	Proxy string `json:"proxy"`
+	Asked bool   `json:"asked"`
+	// Why it was not asked, or did not answer.
+	Why string `json:"why,omitempty"`
+	// Extra are hosts that it holds and the source does not list.
+	Extra []string `json:"extra,omitempty"`
+}
+
+type (
+	overviewOut       struct{ Body Overview }
+	upstreamHealthOut struct{ Body UpstreamHealth }
+	sourcesOut        struct {
+		Body struct {
+			Items []discovery.SourceStatus `json:"items"`
+		}
+	}
+)
+
+func (s *server) health(api huma.API) {
+	huma.Register(api, operation("health", http.MethodGet, "/v1/health", "The whole at a glance"), s.overview)
+	huma.Register(api, operation("upstream-health", http.MethodGet, "/v1/upstreams/{name}/health", "Every endpoint of an upstream", 404), s.upstreamHealth)
+	huma.Register(api, operation("list-sources", http.MethodGet, "/v1/sources", "Where services come from"),
+		func(context.Context, *struct{}) (*sourcesOut, error) {
+			out := &sourcesOut{}
+			out.Body.Items = s.Catalog.Sources()
+			return out, nil
+		})
+}
+
+func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error) {
+	o := Overview{State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Publisher.Health(), Sources: s.Catalog.Sources(),
+		Problems: s.Publisher.Problems(), Held: []HeldUpstream{}}
+	for _, u := range o.Upstreams {
+		if u.State.Worse(o.State) {
+			o.State = u.State
+		}
+	}
+	slices.SortStableFunc(o.Upstreams, func(a, b health.Upstream) int {
+		switch {
+		case a.State.Worse(b.State):
+			return -1
+		case b.State.Worse(a.State):
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	for name, never := range s.Publisher.Held() {
+		why := "its service has not answered yet; the form before it is served"
+		if never {
+			why = "its service has not answered yet; it is not served (503 NC)"
+		}
+		o.Held = append(o.Held, HeldUpstream{name, why})
+	}
+	slices.SortFunc(o.Held, func(a, b HeldUpstream) int { return strings.Compare(a.Name, b.Name) })
+	for _, st := range s.Fleet.Streams(ctx) {
+		o.Proxies.Connected++
+		current := true
+		for _, d := range st.Delivery {
+			current = current && d.Open == 0 && len(d.Waiting) == 0 && len(d.Parked) == 0
+			o.Proxies.Parked += len(d.Parked)
+		}
+		if current {
+			o.Proxies.Current++
+		}
+	}
+	o.Proxies.Refused = len(s.Fleet.Refused())
+	if o.Problems == nil {
+		o.Problems = []model.Problem{}
+	}
+	if o.Upstreams == nil {
+		o.Upstreams = []health.Upstream{}
+	}
+	return &overviewOut{o}, nil
+}
+
+func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealthOut, error) {
+	sp := s.Store.State().Spec
+	u, ok := sp.Upstream(in.Name)
+	if !ok {
+		return nil, problem(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Name}))
+	}
+	out := UpstreamHealth{Problems: []model.Problem{}, Endpoints: []EndpointHealth{}, Proxies: []ProxyView{}}
+	for _, h := range s.Publisher.Health() {
+		if h.Name == in.Name {
+			out.Upstream = h
+		}
+	}
+	entry := s.Catalog.Entry(u.Key(in.Name))
+	eps, problems := u.Select(in.Name, entry.Service)
+	out.Problems = append(out.Problems, problems...)
+	if entry.Service != nil {
+		out.Problems = append(out.Problems, entry.Service.Problems...)
+	}
+	at := map[string]int{}
+	for i, e := range eps {
+		at[e.Address] = i
+		out.Endpoints = append(out.Endpoints, EndpointHealth{Endpoint: e, Proxies: []EndpointView{}})
+	}
+	views := s.askProxies(ctx, sp, in.Name)
+	for _, v := range views {
+		view := ProxyView{Proxy: v.proxy, Asked: v.err == nil}
+		if v.err != nil {
+			view.Why = v.err.Error()
+		}
+		for _, h := range v.hosts {
+			i, known := at[h.Address]
+			if !known {
+				view.Extra = append(view.Extra, h.Address)
+				continue
+			}
+			out.Endpoints[i].Proxies = append(out.Endpoints[i].Proxies, EndpointView{Proxy: v.proxy, Usable: h.Usable, Flags: h.Flags})
+		}
+		out.Proxies = append(out.Proxies, view)
+	}
+	return &upstreamHealthOut{out}, nil
+}
+
+// asked is one proxy's answer.
+type asked struct {
+	proxy string
+	hosts []envoyadmin.Host
+	err   error
+}
+
+const (
+	maxAsked     = 50 // proxies for one question
+	askAtOnce    = 10
+	askAltogther = 3 * time.Second
+)
+
+// askProxies asks the admins of the proxies that have an upstream, in parallel.
+func (s *server) askProxies(ctx context.Context, sp *spec.Spec, upstream string) []asked {
+	ctx, cancel := context.WithTimeout(ctx, askAltogther)
+	defer cancel()
+	var out []asked
+	var who []model.Proxy
+	for _, st := range s.Fleet.Streams(ctx) {
+		if slices.Contains(sp.Upstreams(st.Group), upstream) && len(who) < maxAsked {
+			who = append(who, st.Proxy)
+		}
+	}
+	out = make([]asked, len(who))
+	slots := make(chan struct{}, askAtOnce)
+	var wg sync.WaitGroup
+	for i, p := range who {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			out[i].proxy = p.ID
+			c, err := s.Admins.Client(p)
+			if err != nil {
+				out[i].err = err
+				return
+			}
+			out[i].hosts, out[i].err = c.Clusters(ctx, upstream)
+		})
+	}
+	wg.Wait()
+	return out
+}

@@ -1,0 +1,165 @@
+// Package envoyadmin asks an Envoy's admin port what it holds: GET requests to
+// /clusters, with a deadline and a limit on size.
+package envoyadmin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+const (
+	deadline = 2 * time.Second
+	maxBody  = 64 << 20
+)
+
+// MetadataKey is where a bootstrap writes its admin's address in the node.
+const MetadataKey = "wellspring.admin"
+
+// Policy says which admins may be asked. A node's word is only a hint: it must
+// not make the control plane connect to anything that is not that proxy.
+type Policy struct {
+	// SocketDir is the only folder whose unix sockets are asked; "" is none.
+	SocketDir string
+	// OwnPorts are the control plane's, which are never asked.
+	OwnPorts []uint16
+}
+
+// Client returns a client for a proxy's admin, or why it may not be asked.
+func (p Policy) Client(x model.Proxy) (*Client, error) {
+	addr := x.Metadata[MetadataKey]
+	switch {
+	case addr == "":
+		return nil, fmt.Errorf("its node metadata has no %s; start it with a bootstrap of `wellspring bootstrap`", MetadataKey)
+	case strings.HasPrefix(addr, "/"):
+		dir, err := filepath.EvalSymlinks(filepath.Dir(addr))
+		if p.SocketDir == "" || err != nil || dir != filepath.Clean(p.SocketDir) {
+			return nil, fmt.Errorf("its admin socket %s is not in envoyAdmin.socketDir", addr)
+		}
+		return newClient("unix", filepath.Join(dir, filepath.Base(addr))), nil
+	}
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("its admin address %q is not IP:PORT", addr)
+	}
+	peer, err := netip.ParseAddrPort(x.Peer)
+	switch {
+	case err != nil || peer.Addr().Unmap() != ap.Addr().Unmap():
+		return nil, fmt.Errorf("its admin address %s is not the address that it connects from (%s)", addr, x.Peer)
+	case slices.Contains(p.OwnPorts, ap.Port()):
+		return nil, fmt.Errorf("its admin address %s is a port of the control plane", addr)
+	}
+	return newClient("tcp", addr), nil
+}
+
+// Client asks one Envoy.
+type Client struct{ http *http.Client }
+
+func newClient(network, address string) *Client {
+	return &Client{&http.Client{
+		Timeout:       deadline,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}},
+	}}
+}
+
+// Host is one endpoint as an Envoy holds it.
+type Host struct {
+	Address string `json:"address"`
+	// Usable is what the balancer goes by: no flag says otherwise.
+	Usable bool `json:"usable"`
+	// Flags say why a host is out: failed_active_health_check, failed_outlier_check,
+	// pending_active_hc and so on, and the assignment's own status.
+	Flags []string `json:"flags,omitempty"`
+}
+
+// Clusters returns the hosts of one cluster, by address; none where the Envoy
+// does not have it.
+func (c *Client) Clusters(ctx context.Context, name string) ([]Host, error) {
+	body, err := c.get(ctx, "/clusters?format=json")
+	if err != nil {
+		return nil, err
+	}
+	var all struct {
+		Clusters []struct {
+			Name  string       `json:"name"`
+			Hosts []hostStatus `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal(body, &all); err != nil {
+		return nil, fmt.Errorf("read /clusters: %w", err)
+	}
+	var out []Host
+	for _, cl := range all.Clusters {
+		if cl.Name != name {
+			continue
+		}
+		for _, h := range cl.Hosts {
+			out = append(out, h.host())
+		}
+	}
+	slices.SortFunc(out, func(a, b Host) int { return strings.Compare(a.Address, b.Address) })
+	return out, nil
+}
+
+type hostStatus struct {
+	Address struct {
+		Socket struct {
+			Address string `json:"address"`
+			Port    int    `json:"port_value"`
+		} `json:"socket_address"`
+	} `json:"address"`
+	Health map[string]any `json:"health_status"`
+}
+
+func (h hostStatus) host() Host {
+	out := Host{Address: net.JoinHostPort(h.Address.Socket.Address, fmt.Sprint(h.Address.Socket.Port)), Usable: true}
+	for k, v := range h.Health {
+		switch x := v.(type) {
+		case bool:
+			if x {
+				out.Flags = append(out.Flags, k)
+			}
+		case string: // eds_health_status
+			if x != "HEALTHY" {
+				out.Flags = append(out.Flags, "eds_"+strings.ToLower(x))
+			}
+		}
+	}
+	slices.Sort(out.Flags)
+	for _, f := range out.Flags {
+		if f != "pending_dynamic_removal" && f != "eds_degraded" && f != "failed_active_degraded_check" {
+			out.Usable = false
+		}
+	}
+	return out
+}
+
+func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask Envoy's admin: %w", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("ask Envoy's admin: GET %s: %s", path, resp.Status)
+	}
+	return body, err
+}

@@ -1,0 +1,124 @@
+// Package envoytest starts a real Envoy for tests and the demo.
+package envoytest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
+)
+
+// Config of an Envoy.
+type Config struct {
+	// Program is the binary; empty finds it by ENVOY, .tools/bin or PATH.
+	Program string
+	// Bootstrap; an empty Admin is chosen.
+	Bootstrap bootstrap.Config
+	// Dir keeps the bootstrap file; it exists.
+	Dir string
+	// Log takes Envoy's output besides the tail that is kept; nil drops it.
+	Log io.Writer
+}
+
+// Envoy is a running Envoy.
+type Envoy struct {
+	*proc.Process
+	// Admin is http://IP:PORT of its admin.
+	Admin string
+}
+
+// Find returns the Envoy binary of a minor version: "" for the newest, "1.37".
+func Find(version string) (string, error) {
+	if version == "" {
+		return proc.Find("ENVOY", "envoy")
+	}
+	return proc.Find("ENVOY_"+version, "envoy-"+version)
+}
+
+// Start runs an Envoy and returns once its admin answers; it need not be ready.
+func Start(ctx context.Context, c Config) (*Envoy, error) {
+	program := c.Program
+	if program == "" {
+		var err error
+		if program, err = Find(""); err != nil {
+			return nil, err
+		}
+	}
+	if c.Bootstrap.Admin == "" {
+		addr, err := freeport.Addr()
+		if err != nil {
+			return nil, err
+		}
+		c.Bootstrap.Admin = addr
+	}
+	b, err := bootstrap.New(c.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	text, err := bootstrap.YAML(b)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(c.Dir, c.Bootstrap.NodeID+".yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	drain := cmp.Or(c.Bootstrap.DrainTime, 600*time.Second)
+	var also []io.Writer
+	if c.Log != nil {
+		also = append(also, c.Log)
+	}
+	p, err := proc.Start(program, []string{
+		"-c", file, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning",
+		"--drain-time-s", strconv.Itoa(int(max(1, drain.Seconds()))), "--drain-strategy", "immediate",
+	}, nil, also...)
+	if err != nil {
+		return nil, err
+	}
+	e := &Envoy{Process: p, Admin: "http://" + c.Bootstrap.Admin}
+	if err := p.Until(ctx, func(ctx context.Context) error {
+		_, err := e.Get(ctx, "/server_info")
+		return err
+	}); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Ready waits until Envoy serves.
+func (e *Envoy) Ready(ctx context.Context) error {
+	return e.Until(ctx, func(ctx context.Context) error {
+		_, err := e.Get(ctx, "/ready")
+		return err
+	})
+}
+
+// Get asks the admin for a path and returns the body of a 200.
+func (e *Envoy) Get(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %.200s", path, resp.Status, body)
+	}
+	return string(body), err
+}

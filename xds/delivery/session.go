@@ -1,0 +1,386 @@
+package delivery
+
+import (
+	"slices"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Config of sessions. Zero values are the defaults.
+type Config struct {
+	// PushWait is how long a cluster response may be unanswered before the next
+	// one follows it. Default 1s.
+	PushWait time.Duration
+	// WarmWait is how long a route waits for the clusters that it newly names.
+	// Default 20s.
+	WarmWait time.Duration
+}
+
+const (
+	defaultPushWait  = time.Second
+	defaultWarmWait  = 20 * time.Second
+	defaultDrainTime = 600 * time.Second
+	maxOpenClusters  = 8
+)
+
+// Request is what a proxy said, delta or state of the world.
+type Request struct {
+	Type  Type
+	Nonce string
+	// Refused is Envoy's own text when it refused the response with Nonce.
+	Refused *string
+
+	// delta
+	Subscribe, Unsubscribe []string
+	Initial                map[string]string
+
+	// state of the world
+	Names   []string
+	Version string
+}
+
+// Response is what a proxy is sent. Resources are sorted by name.
+type Response struct {
+	Type      Type
+	Nonce     string
+	Version   string
+	Resources []*Resource
+	Removed   []string
+}
+
+// Session is the protocol of one stream. Its methods are called by one
+// goroutine; it never blocks.
+type Session struct {
+	cfg    Config
+	engine *Engine
+	memory *Memory
+	emit   func(model.Event)
+	delta  bool
+	drain  time.Duration
+
+	table *Table
+	types map[Type]*state
+	nonce uint64
+	start time.Time
+
+	// drainUntil holds clusters that only a removed listener reached.
+	drainUntil map[string]time.Time
+	// drainAll is set when a listener was removed whose routes are not known.
+	drainAll time.Time
+}
+
+// held is what the proxy has of a name: res is nil where only the version is
+// known, from what the proxy presented.
+type held struct {
+	version string
+	res     *Resource
+}
+
+// state is one type on one stream.
+type state struct {
+	typ      Type
+	started  bool // a request came
+	fresh    bool // the first request presented no version
+	wildcard bool
+	names    map[string]bool
+	has      map[string]held // what was sent last, or presented; answers pending
+	acked    map[string]bool // of has: covered by an answer, or presented
+	ask      map[string]bool // answer though the version is the same
+	owed     bool            // the first wildcard request must have an answer
+	tell     map[string]bool // removals that were refused and are told again
+	open     []*sent         // oldest first
+	newest   string          // nonce of the newest response
+	accepted int             // responses that were accepted on this stream
+	dirty    bool
+
+	groups  []map[string]bool // what is tried apart, after a refusal without names
+	stuck   string            // set version that is not tried again
+	waits   map[string]*wait  // route tables that wait for clusters
+	retried map[content]bool  // parked content tried once more on this stream
+
+	presented string // version of the first state-of-the-world request
+	lag       time.Duration
+	sentAt    time.Time
+}
+
+// sent is a response without an answer.
+type sent struct {
+	nonce     string
+	at        time.Time
+	resources map[string]*Resource
+	removed   []string
+	version   string
+}
+
+// wait is a route table that is held back.
+type wait struct {
+	version string
+	since   time.Time
+	why     string
+	over    bool
+}
+
+// NewSession starts the protocol of a stream. drain is how long a removed
+// listener of this proxy drains; zero is 600s.
+func NewSession(cfg Config, e *Engine, m *Memory, delta bool, drain time.Duration, t *Table, now time.Time, emit func(model.Event)) *Session {
+	if cfg.PushWait == 0 {
+		cfg.PushWait = defaultPushWait
+	}
+	if cfg.WarmWait == 0 {
+		cfg.WarmWait = defaultWarmWait
+	}
+	if drain == 0 {
+		drain = defaultDrainTime
+	}
+	s := &Session{
+		cfg: cfg, engine: e, memory: m, emit: emit, delta: delta, drain: drain, table: t, start: now,
+		types: map[Type]*state{}, drainUntil: map[string]time.Time{},
+	}
+	for _, t := range Types {
+		s.types[t] = &state{
+			typ: t, names: map[string]bool{}, has: map[string]held{}, acked: map[string]bool{}, ask: map[string]bool{},
+			tell: map[string]bool{}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true,
+		}
+	}
+	return s
+}
+
+// Close ends the session; the proxy may come back.
+func (s *Session) Close(now time.Time) {
+	for name := range s.types[Assignments].names {
+		s.engine.subscribe(name, -1)
+	}
+	s.memory.leave(now)
+}
+
+// SetTable takes up a newer table.
+func (s *Session) SetTable(t *Table) {
+	s.table = t
+	for _, st := range s.types {
+		st.dirty = true
+		st.groups = nil
+	}
+	for _, p := range s.memory.Parked() {
+		if r := t.get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
+			s.memory.release(p)
+			s.emit(model.Event{Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: Type(p.Type).Short(), Name: p.Name}, From: p.Version, Reason: "its content changed"})
+		}
+	}
+}
+
+// Served tells whether a type is served.
+func Served(t Type) bool { return slices.Contains(Types, t) }
+
+// Request takes in what the proxy said about a type that is served.
+func (s *Session) Request(r Request, now time.Time) {
+	st := s.types[r.Type]
+	for _, other := range s.types {
+		other.dirty = true // an answer for one type can free another
+	}
+	first := !st.started
+	stale := s.settle(st, r, now)
+	if s.delta {
+		s.subscribeDelta(st, r, first)
+	} else {
+		s.subscribeSotW(st, r, first, stale)
+	}
+	st.started = true
+}
+
+// settle takes an answer. It tells whether the nonce is not the newest one.
+func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
+	if r.Nonce == "" {
+		return len(st.open) > 0
+	}
+	for i, o := range st.open {
+		if o.nonce != r.Nonce {
+			continue
+		}
+		settled := st.open[:i+1]
+		st.open = st.open[i+1:]
+		if s.delta { // each nonce is answered, in order; one that is skipped is lost
+			for _, lost := range settled[:i] {
+				s.unknown(st, lost)
+			}
+		}
+		st.lag = now.Sub(o.at)
+		if r.Refused != nil {
+			if !s.delta {
+				for _, earlier := range settled[:i] {
+					s.unknown(st, earlier)
+				}
+			}
+			s.refused(st, o, *r.Refused, now)
+		} else {
+			s.accepted(st, o)
+		}
+		return len(st.open) > 0
+	}
+	return r.Nonce != st.newest
+}
+
+func (s *Session) accepted(st *state, o *sent) {
+	st.accepted++
+	for name, r := range o.resources {
+		s.memory.accept(r)
+		if h, ok := st.has[name]; ok && h.version == r.Version {
+			st.acked[name] = true
+			st.has[name] = held{r.Version, r}
+		}
+	}
+	for _, name := range o.removed {
+		s.memory.forget(st.typ, name)
+	}
+	if st.typ == Listeners && len(o.removed) > 0 {
+		s.retryAddresses()
+	}
+}
+
+// unheard is the version of content that a proxy may or may not hold.
+const unheard = "?"
+
+// unknown takes back what a response was thought to have brought.
+func (s *Session) unknown(st *state, o *sent) {
+	for name, r := range o.resources {
+		if st.has[name].version != r.Version {
+			continue // a newer one is on its way
+		}
+		delete(st.acked, name)
+		last := s.memory.last(st.typ, name)
+		switch {
+		case s.delta || !st.typ.fullState():
+			st.has[name] = held{unheard, last}
+		case last != nil:
+			st.has[name] = held{last.Version, last}
+		default:
+			delete(st.has, name)
+		}
+		if st.typ == Assignments {
+			st.ask[name] = true
+		}
+	}
+	for _, name := range o.removed {
+		st.tell[name] = true
+	}
+}
+
+func (s *Session) subscribeDelta(st *state, r Request, first bool) {
+	for _, name := range r.Unsubscribe {
+		if name == "*" {
+			st.wildcard = false
+			continue
+		}
+		if st.names[name] && st.typ == Assignments {
+			s.engine.subscribe(name, -1)
+		}
+		delete(st.names, name)
+		if !st.wildcard {
+			delete(st.has, name)
+			delete(st.acked, name)
+			delete(st.ask, name)
+			delete(st.tell, name)
+		}
+	}
+	if first {
+		for name, version := range r.Initial {
+			h := held{version: version}
+			if last := s.memory.last(st.typ, name); last != nil && last.Version == version {
+				h.res = last
+			} else if now := s.table.get(st.typ, name); now != nil && now.Version == version {
+				h.res = now
+			}
+			st.has[name], st.acked[name] = h, true
+			if st.typ == RouteTables && s.table.get(RouteTables, name) == nil {
+				s.drainAll = s.start.Add(s.drain) // its listener is gone and still drains
+			}
+		}
+		st.fresh = len(r.Initial) == 0
+		if len(r.Subscribe) == 0 && st.typ.fullState() {
+			st.wildcard, st.owed = true, st.fresh
+		}
+	}
+	for _, name := range r.Subscribe {
+		if name == "*" {
+			st.owed = st.owed || first && st.fresh
+			st.wildcard = true
+			continue
+		}
+		_, presented := r.Initial[name]
+		if !st.names[name] && st.typ == Assignments {
+			s.engine.subscribe(name, 1)
+		}
+		st.names[name] = true
+		// A cluster may have been warming when the last stream broke, so that its
+		// assignment is sent whatever version the proxy has.
+		if st.typ == Assignments || !presented {
+			st.ask[name] = true
+		}
+	}
+}
+
+func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
+	if !first && stale {
+		return // its names are older than the answer that is yet to come
+	}
+	if first {
+		st.presented = r.Version
+		st.fresh = r.Version == ""
+		st.wildcard = len(r.Names) == 0 && st.typ.fullState()
+		st.owed = st.wildcard && st.fresh
+	} else if len(r.Names) > 0 {
+		st.wildcard = false
+	}
+	names := map[string]bool{}
+	for _, name := range r.Names {
+		if name == "*" {
+			st.wildcard = true
+			continue
+		}
+		names[name] = true
+		if !st.names[name] {
+			if st.typ == Assignments {
+				s.engine.subscribe(name, 1)
+			}
+			st.ask[name] = true
+		}
+	}
+	for name := range st.names {
+		if names[name] {
+			continue
+		}
+		if st.typ == Assignments {
+			s.engine.subscribe(name, -1)
+		}
+		delete(st.has, name)
+		delete(st.acked, name)
+		delete(st.ask, name)
+	}
+	st.names = names
+	if first && r.Version != "" {
+		s.recognise(st, r.Version)
+	}
+}
+
+// recognise takes a version that a state-of-the-world client presents: when it is
+// the hash of what would be sent now, the client has just that.
+func (s *Session) recognise(st *state, version string) {
+	for _, from := range []map[string]*Resource{s.table.Resources[st.typ], s.memory.all(st.typ)} {
+		versions, resources := map[string]string{}, map[string]*Resource{}
+		for name, r := range from {
+			if st.wildcard || st.names[name] {
+				versions[name], resources[name] = r.Version, r
+			}
+		}
+		if setVersion(versions) != version {
+			continue
+		}
+		for name, r := range resources {
+			st.has[name], st.acked[name] = held{r.Version, r}, true
+			if st.typ != Assignments {
+				delete(st.ask, name)
+			}
+		}
+		return
+	}
+}

@@ -1,0 +1,240 @@
+// Package server carries the aggregated discovery service, delta and state of
+// the world: it turns streams into sessions and sessions into bytes.
+//
+// A stream has three goroutines: one receives, one sends, and one owns the
+// session between them. No lock is held across a send; while one send is under
+// way newer tables coalesce behind it. What a proxy does not read for Stall ends
+// its stream.
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+)
+
+// Publisher knows who is served what. No method blocks for long.
+type Publisher interface {
+	// GroupOf finds the one group of a proxy, or says why there is none.
+	GroupOf(model.Proxy) (string, error)
+	// Ready says why a group cannot be served yet; nil when it can.
+	Ready(group string) error
+	// Join makes sure that the engine has a table for a class.
+	Join(delivery.Class)
+}
+
+// Config of a server. Zero values of durations and counts are the defaults.
+type Config struct {
+	Publisher Publisher
+	Engine    *delivery.Engine
+	Session   delivery.Config
+	// SpecChanged returns a channel that is closed when groups may have changed.
+	SpecChanged func() <-chan struct{}
+	Logger      *slog.Logger
+	// Emit takes the events; it does not block. nil drops them.
+	Emit func(model.Event)
+	// MaxStreams that are open at once; more are refused. Default 20000.
+	MaxStreams int
+	// Stall ends a stream whose bytes are not read for this long. Default 30s.
+	Stall   time.Duration
+	Metrics *Metrics
+}
+
+const (
+	defaultMaxStreams = 20_000
+	defaultStall      = 30 * time.Second
+	receiveLimit      = 64 << 20
+	maxNames          = 100_000 // in one request
+	refusedKept       = 10 * time.Minute
+	maxRefused        = 1000
+)
+
+// Server is the aggregated discovery service.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	cfg  Config
+	next atomic.Uint64
+
+	mu      sync.Mutex // guards what follows
+	streams map[uint64]*stream
+	refused []model.RefusedStream
+}
+
+// New returns a server without streams.
+func New(cfg Config) *Server {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(model.Event) {}
+	}
+	cfg.MaxStreams = cmp.Or(cfg.MaxStreams, defaultMaxStreams)
+	cfg.Stall = cmp.Or(cfg.Stall, defaultStall)
+	return &Server{cfg: cfg, streams: map[uint64]*stream{}}
+}
+
+// GRPC returns a gRPC server that serves s and gRPC's health service. Its
+// keepalive takes the pings of our bootstrap (every 20s).
+func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(receiveLimit),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	}, opts...)...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+	h := health.NewServer()
+	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(g, h)
+	return g
+}
+
+// DeltaAggregatedResources serves one delta stream.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serve(g.Context(), deltaWire{g})
+}
+
+// StreamAggregatedResources serves one state-of-the-world stream.
+func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serve(g.Context(), sotwWire{g})
+}
+
+// serve runs one stream to its end and says how it ended.
+func (s *Server) serve(ctx context.Context, w wire) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st := &stream{server: s, wire: w, id: s.next.Add(1), inspect: make(chan func(*delivery.Session))}
+	err := st.run(ctx)
+	var r *refusal
+	if errors.As(err, &r) {
+		s.remember(st.proxy, r)
+		return status.Error(r.code, r.why)
+	}
+	return err
+}
+
+// refusal ends a stream with a reason that is shown.
+type refusal struct {
+	code codes.Code
+	why  string
+}
+
+func (r *refusal) Error() string { return r.why }
+
+func refuse(code codes.Code, format string, args ...any) error {
+	return &refusal{code, fmt.Sprintf(format, args...)}
+}
+
+func (s *Server) remember(p model.Proxy, r *refusal) {
+	s.cfg.Logger.Warn("stream refused", "proxy", p.ID, "err", r.why)
+	s.cfg.Emit(model.Event{Kind: model.EventProxyRefused, Subject: model.Subject{Kind: "Proxy", Name: p.ID}, Proxy: p.ID, Group: p.Group, Reason: r.why})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, old := range s.refused { // one line for each proxy and reason
+		if old.Proxy.ID == p.ID && old.Why == r.why {
+			s.refused = slices.Delete(s.refused, i, i+1)
+			break
+		}
+	}
+	s.refused = append(s.refused, model.RefusedStream{Time: time.Now(), Proxy: p, Code: r.code.String(), Why: r.why})
+	if n := len(s.refused); n > maxRefused {
+		s.refused = s.refused[n-maxRefused:]
+	}
+}
+
+func (s *Server) add(st *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.streams) >= s.cfg.MaxStreams {
+		return refuse(codes.ResourceExhausted, "%d streams are open, which is the limit", len(s.streams))
+	}
+	s.streams[st.id] = st
+	s.cfg.Metrics.streams(len(s.streams))
+	return nil
+}
+
+func (s *Server) remove(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, st.id)
+	s.cfg.Metrics.streams(len(s.streams))
+}
+
+// Streams lists the connected proxies by id, then stream.
+func (s *Server) Streams(ctx context.Context) []model.Stream {
+	s.mu.Lock()
+	all := make([]*stream, 0, len(s.streams))
+	ids := map[string]int{}
+	for _, st := range s.streams {
+		all = append(all, st)
+		ids[st.proxy.ID]++
+	}
+	s.mu.Unlock()
+	out := make([]model.Stream, 0, len(all))
+	for _, st := range all {
+		p := model.Stream{Proxy: st.proxy, Number: st.id, Kind: st.wire.kind(), Connected: st.connected, Supported: st.supported, Duplicate: ids[st.proxy.ID] > 1}
+		st.look(ctx, func(x *delivery.Session) {
+			p.Group = st.class.Group
+			p.Delivery = x.Deliveries()
+		})
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b model.Stream) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Number, b.Number)) })
+	return out
+}
+
+// Refused lists the streams that were refused in the last ten minutes, newest
+// first.
+func (s *Server) Refused() []model.RefusedStream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.DeleteFunc(slices.Clone(s.refused), func(r model.RefusedStream) bool { return time.Since(r.Time) > refusedKept })
+	slices.Reverse(out)
+	return out
+}
+
+// Holding returns what a proxy holds as Envoy's JSON, and what it refused. The
+// newest stream of the id counts; the error is model.ErrNotFound when none is
+// connected.
+func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) {
+	s.mu.Lock()
+	var st *stream
+	for _, x := range s.streams {
+		if x.proxy.ID == id && (st == nil || x.id > st.id) {
+			st = x
+		}
+	}
+	s.mu.Unlock()
+	out := model.Holding{Proxy: id}
+	var held map[delivery.Type][]*delivery.Resource
+	if st == nil || !st.look(ctx, func(x *delivery.Session) { held, out.Delivery = x.Holds(), x.Deliveries() }) {
+		return out, fmt.Errorf("proxy %q is not connected: %w", id, model.ErrNotFound)
+	}
+	for _, typ := range delivery.Types {
+		for _, r := range held[typ] {
+			content, err := protojson.Marshal(r.Body)
+			if err != nil {
+				return out, fmt.Errorf("print %s %q: %w", typ.Short(), r.Name, err)
+			}
+			out.Resources = append(out.Resources, model.HeldResource{Type: typ.Short(), Name: r.Name, Version: r.Version, Document: r.Document, Content: content})
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,74 @@
+package translate
+
+import (
+	"net/netip"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Assignment is the endpoints of an upstream by locality. Endpoints that are not
+// healthy are in it, marked: panic mode and the diagnosis need to see them. A
+// service that is empty or absent gives an empty assignment.
+func Assignment(name string, u *spec.Upstream, svc *model.Service) (*endpointv3.ClusterLoadAssignment, []model.Problem) {
+	eps, problems := u.Select(name, svc)
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: AssignmentName(name, u)}
+	by := map[model.Locality]*endpointv3.LocalityLbEndpoints{}
+	var order []model.Locality
+	for _, e := range eps {
+		group := by[e.Locality]
+		if group == nil {
+			group = &endpointv3.LocalityLbEndpoints{Locality: locality(e.Locality)}
+			by[e.Locality] = group
+			order = append(order, e.Locality)
+		}
+		group.LbEndpoints = append(group.LbEndpoints, endpoint(e, checkPort(u)))
+	}
+	slices.SortFunc(order, model.Locality.Compare)
+	for _, l := range order {
+		a.Endpoints = append(a.Endpoints, by[l])
+	}
+	return a, problems
+}
+
+func locality(l model.Locality) *corev3.Locality {
+	if l == (model.Locality{}) {
+		return nil
+	}
+	return &corev3.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
+}
+
+func endpoint(e model.Endpoint, checkPort uint32) *endpointv3.LbEndpoint {
+	ap := netip.MustParseAddrPort(e.Address) // Select let nothing else through
+	ep := &endpointv3.Endpoint{Address: address(ap)}
+	if checkPort != 0 {
+		ep.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: checkPort}
+	}
+	return &endpointv3.LbEndpoint{
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: ep},
+		HealthStatus:        healthStatus(e.Health),
+		LoadBalancingWeight: u32(max(1, e.Weight)),
+		Metadata:            origin(e.Origin.Source, e.Origin.Key),
+	}
+}
+
+func healthStatus(h model.Health) corev3.HealthStatus {
+	switch h {
+	case model.Healthy:
+		return corev3.HealthStatus_HEALTHY
+	case model.Draining:
+		return corev3.HealthStatus_DRAINING
+	}
+	return corev3.HealthStatus_UNHEALTHY
+}
+
+func address(ap netip.AddrPort) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       ap.Addr().String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(ap.Port())},
+	}}}
+}

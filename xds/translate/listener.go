@@ -1,0 +1,93 @@
+package translate
+
+import (
+	"net/netip"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Listener accepts HTTP/1 and HTTP/2 and routes by the table of its own name.
+func Listener(name string, l *spec.Listener) *listenerv3.Listener {
+	ap, _ := netip.ParseAddrPort(l.Address) // the document's check let nothing else through
+	return &listenerv3.Listener{
+		Name:                          name,
+		Address:                       address(ap),
+		PerConnectionBufferLimitBytes: u32(l.BufferLimit),
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(name, l))},
+		}}}},
+		Metadata: origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
+	}
+}
+
+func connectionManager(name string, l *spec.Listener) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: name,
+		CodecType:  hcmv3.HttpConnectionManager_AUTO,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: name, ConfigSource: ads(0)}},
+		HttpFilters: []*hcmv3.HttpFilter{{
+			Name:       "envoy.filters.http.router",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})},
+		}},
+		AccessLog:                 accessLog(l.AccessLog.To),
+		UseRemoteAddress:          wrapperspb.Bool(true),
+		XffNumTrustedHops:         l.TrustedHops,
+		NormalizePath:             wrapperspb.Bool(true),
+		StreamIdleTimeout:         duration(l.StreamIdleTimeout),
+		RequestHeadersTimeout:     duration(l.HeadersTimeout),
+		MaxRequestHeadersKb:       u32(l.MaxHeadersKB),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(l.IdleTimeout)},
+	}
+}
+
+// logFields are Envoy's operators by the key under which they are logged.
+var logFields = map[string]string{
+	"time": "%START_TIME%", "listener": "%METADATA(LISTENER:wellspring:key)%",
+	"method": "%REQ(:METHOD)%", "host": "%REQ(:AUTHORITY)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "protocol": "%PROTOCOL%",
+	"status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+	"route": "%ROUTE_NAME%", "upstream": "%UPSTREAM_CLUSTER%", "endpoint": "%UPSTREAM_HOST%",
+	"failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+	"durationMs": "%DURATION%", "bytesIn": "%BYTES_RECEIVED%", "bytesOut": "%BYTES_SENT%",
+	"client": "%DOWNSTREAM_REMOTE_ADDRESS%", "requestId": "%REQ(X-REQUEST-ID)%", "grpcStatus": "%GRPC_STATUS(SNAKE_STRING)%",
+}
+
+func accessLog(to string) []*accesslogv3.AccessLog {
+	fields := make(map[string]*structpb.Value, len(logFields))
+	for k, v := range logFields {
+		fields[k] = structpb.NewStringValue(v)
+	}
+	format := &corev3.SubstitutionFormatString{
+		Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
+		OmitEmptyValues: true,
+	}
+	entry := &accesslogv3.AccessLog{}
+	switch to {
+	case "off":
+		return nil
+	case "stdout":
+		entry.Name = "envoy.access_loggers.stdout"
+		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamlogv3.StdoutAccessLog{
+			AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: format}})}
+	case "stderr":
+		entry.Name = "envoy.access_loggers.stderr"
+		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamlogv3.StderrAccessLog{
+			AccessLogFormat: &streamlogv3.StderrAccessLog_LogFormat{LogFormat: format}})}
+	default:
+		entry.Name = "envoy.access_loggers.file"
+		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&filelogv3.FileAccessLog{
+			Path: to, AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: format}})}
+	}
+	return []*accesslogv3.AccessLog{entry}
+}
