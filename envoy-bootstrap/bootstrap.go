@@ -147,7 +147,8 @@ func adsConfig() *corev3.ApiConfigSource {
 		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
 			ClusterName: XDSCluster,
 			RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-				BaseInterval: durationpb.New(250 * time.Millisecond), MaxInterval: durationpb.New(5 * time.Second)}},
+				BaseInterval: durationpb.New(250 * time.Millisecond), MaxInterval: durationpb.New(5 * time.Second),
+			}},
 		}}}},
 	}
 }
@@ -165,12 +166,16 @@ func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
 			kind = clusterv3.Cluster_STRICT_DNS
 		}
 		eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: socket(host, uint32(n))}}})
+			Address: socket(host, uint32(n)),
+		}}})
 	}
 	options, err := packed(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: &corev3.KeepaliveSettings{
-				Interval: durationpb.New(20 * time.Second), Timeout: durationpb.New(5 * time.Second)}}}}}})
+				Interval: durationpb.New(20 * time.Second), Timeout: durationpb.New(5 * time.Second),
+			}},
+		}},
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -178,11 +183,14 @@ func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
 		Name:                 XDSCluster,
 		ConnectTimeout:       durationpb.New(time.Second),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: XDSCluster,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: eps}}},
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: XDSCluster,
+			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: eps}},
+		},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(30), KeepaliveInterval: wrapperspb.UInt32(5)}},
+			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(30), KeepaliveInterval: wrapperspb.UInt32(5),
+		}},
 	}, nil
 }
 
@@ -204,7 +212,8 @@ func adminAddress(a string) (*corev3.Address, error) {
 
 func socket(host string, port uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
 }
 
 // overload bounds connections, and the heap where a limit is given.
@@ -233,8 +242,10 @@ func monitor(name string, m proto.Message) *overloadv3.ResourceMonitor {
 }
 
 func action(name, monitor string, above float64) *overloadv3.OverloadAction {
-	return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{Name: monitor,
-		TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: above}}}}}
+	return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{
+		Name:         monitor,
+		TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: above}},
+	}}}
 }
 
 func packed(m proto.Message) (*anypb.Any, error) {

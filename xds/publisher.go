@@ -561,8 +561,10 @@ func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
 		h := p.healthOf(d.Name, u)
 		next[d.Name] = h.State
 		if was != h.State {
-			p.cfg.Emit(model.Event{Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
-				From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision})
+			p.cfg.Emit(model.Event{
+				Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
+				From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
+			})
 		}
 	}
 	p.health = next

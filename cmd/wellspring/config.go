@@ -151,7 +151,7 @@ func (l leaf) text() string {
 // it all once they are parsed.
 func configFlags(cmd *cobra.Command) func() (*config, error) {
 	defaults := &config{}
-	spec.DecodeStrict("", nil, defaults)
+	spec.SetDefaults(defaults)
 	file := cmd.Flags().StringP("config", "c", "", "file with the configuration")
 	consul := cmd.Flags().String("consul", "", "address of a Consul: short for one source named consul")
 	given := map[string]*string{}
@@ -184,7 +184,7 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 		}
 		if *consul != "" {
 			s := sourceConfig{Name: "consul", Consul: &consulConfig{}}
-			spec.DecodeStrict("", nil, s.Consul)
+			spec.SetDefaults(s.Consul)
 			s.Consul.Address = *consul
 			c.Sources = append(c.Sources, s)
 		}
@@ -245,7 +245,7 @@ func configCommand() *cobra.Command {
 	effective := print.Flags().Bool("effective", false, "with file, environment and flags")
 	print.RunE = func(cmd *cobra.Command, _ []string) error {
 		c := &config{}
-		spec.DecodeStrict("", nil, c)
+		spec.SetDefaults(c)
 		if *effective {
 			var err error
 			if c, err = read(); err != nil {

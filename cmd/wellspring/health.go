@@ -100,7 +100,7 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 	say := func(format string, args ...any) {
 		line := fmt.Sprintf(format, args...)
 		if g.output != "wide" {
-			line = cut(line, width)
+			line = cut(line)
 		}
 		_, _ = fmt.Fprintln(w, line)
 	}
@@ -168,10 +168,10 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fi
 	if g.output == "table" || g.output == "wide" {
 		for _, p := range u.Proxies {
 			if !p.Asked {
-				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s was not asked: %s", p.Proxy, p.Why), width))
+				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s was not asked: %s", p.Proxy, p.Why)))
 			}
 			if len(p.Extra) > 0 {
-				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s holds besides: %s", p.Proxy, strings.Join(p.Extra, " ")), width))
+				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s holds besides: %s", p.Proxy, strings.Join(p.Extra, " "))))
 			}
 		}
 		for _, p := range u.Problems {

@@ -44,7 +44,7 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // cobra hands ctx to each verb
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -73,7 +73,7 @@ func (t *table) write(w io.Writer, wide bool) error {
 	for line := range strings.Lines(b.String()) {
 		line = strings.TrimRight(line, " \n")
 		if !wide {
-			line = cut(line, width)
+			line = cut(line)
 		}
 		if _, err := fmt.Fprintln(w, colour(w, line)); err != nil {
 			return err
@@ -82,12 +82,12 @@ func (t *table) write(w io.Writer, wide bool) error {
 	return nil
 }
 
-// cut shortens a line to n characters.
-func cut(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
+// cut shortens a line to width.
+func cut(s string) string {
+	if utf8.RuneCountInString(s) <= width {
 		return s
 	}
-	return string([]rune(s)[:n-1]) + "…"
+	return string([]rune(s)[:width-1]) + "…"
 }
 
 // colours of the words that say a state.

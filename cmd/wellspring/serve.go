@@ -132,7 +132,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		grpcServer.Stop() // Envoys keep what they have and come back
-		wait, cancel := context.WithTimeout(context.Background(), time.Second)
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if adminServer.Shutdown(wait) != nil {
 			return adminServer.Close()

@@ -115,8 +115,12 @@ func New(cfg Config) (*Source, error) {
 		to   *string
 		from string
 	}{
-		{&c.Address, cfg.Address}, {&c.Token, cfg.Token}, {&c.TokenFile, cfg.TokenFile}, {&c.Datacenter, cfg.Datacenter},
-		{&c.Namespace, cfg.Namespace}, {&c.Partition, cfg.Partition},
+		{&c.Address, cfg.Address},
+		{&c.Token, cfg.Token},
+		{&c.TokenFile, cfg.TokenFile},
+		{&c.Datacenter, cfg.Datacenter},
+		{&c.Namespace, cfg.Namespace},
+		{&c.Partition, cfg.Partition},
 	} {
 		if f.from != "" {
 			*f.to = f.from

@@ -107,8 +107,10 @@ func onlyLoopbackHosts(next http.Handler) http.Handler {
 			host = h
 		}
 		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			writeProblem(w, &Problem{Status: http.StatusMisdirectedRequest, Title: "Misdirected Request",
-				Detail: fmt.Sprintf("the host %q is not this server; use 127.0.0.1 or localhost", r.Host)})
+			writeProblem(w, &Problem{
+				Status: http.StatusMisdirectedRequest, Title: "Misdirected Request",
+				Detail: fmt.Sprintf("the host %q is not this server; use 127.0.0.1 or localhost", r.Host),
+			})
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -78,9 +78,6 @@ func (s *server) documents(api huma.API) {
 	huma.Register(api, apply, s.apply)
 }
 
-// pageSize of a list.
-const pageSize = 500
-
 type listIn struct {
 	After string `query:"after" doc:"cursor: the next of the page before"`
 	Limit int    `query:"limit" default:"500" minimum:"1" maximum:"5000"`
@@ -293,8 +290,10 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, 
 	}
 	if r.Revision > 0 {
 		s.Logger.Info("revision applied", "revision", r.Revision, "changes", len(r.Changes))
-		s.Events.Emit(model.Event{Kind: model.EventRevisionApplied, Subject: model.Subject{Kind: "Spec", Name: strconv.FormatUint(r.Revision, 10)},
-			Revision: r.Revision, Actor: a.Author, Reason: summary(a.Message, r.Changes)})
+		s.Events.Emit(model.Event{
+			Kind: model.EventRevisionApplied, Subject: model.Subject{Kind: "Spec", Name: strconv.FormatUint(r.Revision, 10)},
+			Revision: r.Revision, Actor: a.Author, Reason: summary(a.Message, r.Changes),
+		})
 	}
 	for _, p := range []*[]spec.Fault{&out.Warnings} {
 		if *p == nil {

@@ -99,8 +99,10 @@ func (s *server) health(api huma.API) {
 }
 
 func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error) {
-	o := Overview{State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Publisher.Health(), Sources: s.Catalog.Sources(),
-		Problems: s.Publisher.Problems(), Held: []HeldUpstream{}}
+	o := Overview{
+		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Publisher.Health(), Sources: s.Catalog.Sources(),
+		Problems: s.Publisher.Problems(), Held: []HeldUpstream{},
+	}
 	for _, u := range o.Upstreams {
 		if u.State.Worse(o.State) {
 			o.State = u.State

@@ -58,7 +58,8 @@ func (c *checker) host(field, h string) {
 	case strings.Contains(rest, ":") && !strings.HasPrefix(rest, "["):
 		c.faultf(field, "%q has a port; ports are ignored when hosts are compared, leave it out", h)
 	case strings.ContainsFunc(rest, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._[]:", r))
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && !strings.ContainsRune("-._[]:", r)
 	}):
 		c.faultf(field, "%q has a character that no host has", h)
 	}

@@ -495,6 +495,9 @@ func fieldByName(t reflect.Type, name string) (reflect.StructField, bool) {
 	return reflect.StructField{}, false
 }
 
+// SetDefaults fills a struct, given by pointer, from its default tags.
+func SetDefaults(into any) { setDefaults(reflect.ValueOf(into).Elem()) }
+
 // setDefaults fills a struct from its default tags, nested structs included;
 // what is behind a pointer stays absent.
 func setDefaults(v reflect.Value) {

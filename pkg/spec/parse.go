@@ -174,7 +174,7 @@ func syntaxError(err error, at Place, before int) (Place, string) {
 		GetToken() *token.Token
 		GetMessage() string
 	}
-	if p, ok := err.(positioned); ok && p.GetToken() != nil { //nolint:errorlint // the parser returns it unwrapped
+	if p, ok := err.(positioned); ok && p.GetToken() != nil {
 		pos := p.GetToken().Position
 		return Place{at.File, before + pos.Line, pos.Column}, "is not YAML: " + p.GetMessage()
 	}

@@ -138,7 +138,7 @@ func VerifyCommand(command ...string) func(context.Context, string) error {
 		case errors.As(err, &exit) && exit.ExitCode() == 1:
 			return errors.New(strings.TrimSpace(string(out)))
 		case errors.As(err, &exit):
-			return fmt.Errorf("it is damaged: reading it crashed the checking process (%s)", exit)
+			return fmt.Errorf("it is damaged: reading it crashed the checking process: %w", exit)
 		}
 		return fmt.Errorf("check the store in a child process: %w", err)
 	}

@@ -245,8 +245,10 @@ func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resou
 		}
 		if !w.over {
 			w.over = true
-			s.emit(model.Event{Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: RouteTables.Short(), Name: r.Name}, To: r.Version,
-				Reason: "sent though " + w.why + " after " + s.cfg.WarmWait.String()})
+			s.emit(model.Event{
+				Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: RouteTables.Short(), Name: r.Name}, To: r.Version,
+				Reason: "sent though " + w.why + " after " + s.cfg.WarmWait.String(),
+			})
 		}
 	default:
 		delete(st.waits, r.Name)

@@ -64,15 +64,18 @@ func loadBalancing(c *clusterv3.Cluster, lb spec.LoadBalancing) {
 	case "ringHash":
 		c.LbPolicy = clusterv3.Cluster_RING_HASH
 		c.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{
-			MinimumRingSize: wrapperspb.UInt64(lb.MinRingSize), MaximumRingSize: wrapperspb.UInt64(lb.MaxRingSize)}}
+			MinimumRingSize: wrapperspb.UInt64(lb.MinRingSize), MaximumRingSize: wrapperspb.UInt64(lb.MaxRingSize),
+		}}
 	case "maglev":
 		c.LbPolicy = clusterv3.Cluster_MAGLEV
 		c.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{
-			TableSize: wrapperspb.UInt64(lb.TableSize)}}
+			TableSize: wrapperspb.UInt64(lb.TableSize),
+		}}
 	default:
 		c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
 		c.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{
-			ChoiceCount: u32(lb.ChoiceCount)}}
+			ChoiceCount: u32(lb.ChoiceCount),
+		}}
 	}
 }
 

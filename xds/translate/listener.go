@@ -36,7 +36,8 @@ func connectionManager(name string, l *spec.Listener) *hcmv3.HttpConnectionManag
 		StatPrefix: name,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			RouteConfigName: name, ConfigSource: ads(0)}},
+			RouteConfigName: name, ConfigSource: ads(0),
+		}},
 		HttpFilters: []*hcmv3.HttpFilter{{
 			Name:       "envoy.filters.http.router",
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})},
@@ -79,15 +80,18 @@ func accessLog(to string) []*accesslogv3.AccessLog {
 	case "stdout":
 		entry.Name = "envoy.access_loggers.stdout"
 		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamlogv3.StdoutAccessLog{
-			AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: format}})}
+			AccessLogFormat: &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: format},
+		})}
 	case "stderr":
 		entry.Name = "envoy.access_loggers.stderr"
 		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamlogv3.StderrAccessLog{
-			AccessLogFormat: &streamlogv3.StderrAccessLog_LogFormat{LogFormat: format}})}
+			AccessLogFormat: &streamlogv3.StderrAccessLog_LogFormat{LogFormat: format},
+		})}
 	default:
 		entry.Name = "envoy.access_loggers.file"
 		entry.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&filelogv3.FileAccessLog{
-			Path: to, AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: format}})}
+			Path: to, AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: format},
+		})}
 	}
 	return []*accesslogv3.AccessLog{entry}
 }

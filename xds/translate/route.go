@@ -196,7 +196,8 @@ func hashPolicy(in []spec.HashOn) []*routev3.RouteAction_HashPolicy {
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: c}
 		default:
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_ConnectionProperties_{
-				ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}
+				ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
+			}
 		}
 		out = append(out, p)
 	}
