@@ -32,6 +32,11 @@
 //   - Silence is the answer of not knowing. Only what is known to be gone is told
 //     as removed, and a published cluster's assignment never is.
 //
+// A state-of-the-world client whose set is not known (it was accepted from a
+// control plane that forgot it) is sent the whole new set at once: what only its
+// old routes name goes with it, a moment before the routes do. Delta clients say
+// what they hold, and lose nothing.
+//
 // An older generation of an assignment is kept up to date for as long as somebody
 // subscribes to it and is never frozen: its content comes from its own definition,
 // so nothing meant for its successor can reach it, and an endpoint that goes away

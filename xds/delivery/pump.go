@@ -68,7 +68,7 @@ type change struct {
 
 // next builds the next response of a type, nil when nothing is owed.
 func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
-	if s.silentAboutClusters(st) {
+	if st.stuck || s.silentAboutClusters(st) {
 		return nil, time.Time{}
 	}
 	c := s.changes(st, now)
@@ -78,9 +78,6 @@ func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
 	s.pick(st, &c)
 	if st.typ == Listeners {
 		s.pairAddresses(st, &c)
-	}
-	if st.stuck != "" && st.stuck == s.versionAfter(st, c) {
-		return nil, c.later
 	}
 	if len(c.send) == 0 && len(c.remove) == 0 && !st.owed {
 		return nil, c.later
@@ -92,7 +89,7 @@ func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
 // set while something in it may be unknown: a set that leaves it out would
 // delete it.
 func (s *Session) silentAboutClusters(st *state) bool {
-	return !s.delta && st.typ == Clusters && !st.fresh && st.accepted == 0 && len(st.has) == 0 && len(s.table.Unknown) > 0
+	return !s.delta && st.typ == Clusters && !st.fresh && !st.base && st.accepted == 0 && len(s.table.Unknown) > 0
 }
 
 // changes compares what the proxy should have with what it has.
@@ -169,8 +166,8 @@ func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 	if last := s.memory.last(r.Type, r.Name); last != nil {
 		return last, false, time.Time{}
 	}
-	if h, ok := st.has[r.Name]; ok && h.version != r.Version {
-		return nil, true, time.Time{}
+	if st.some[r.Name] {
+		return nil, true, time.Time{} // it has a form that we do not know
 	}
 	if !st.retried[key] {
 		return r, false, time.Time{}
@@ -203,8 +200,8 @@ func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resou
 		return r, false, time.Time{}
 	}
 	older := s.memory.last(RouteTables, r.Name)
-	h, holds := st.has[r.Name]
-	if holds && h.res != nil {
+	h := st.has[r.Name]
+	if h.res != nil {
 		older = h.res
 	}
 	named := map[string]bool{}
@@ -220,16 +217,17 @@ func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resou
 			continue
 		}
 		served := s.table.get(Clusters, c)
-		refused := served != nil && s.memory.isParked(served) && s.memory.last(Clusters, c) == nil
+		refused := served != nil && s.memory.isParked(served)
 		switch {
-		case served == nil || refused:
+		case served == nil, refused && !clusters.some[c] && s.memory.last(Clusters, c) == nil:
 			without = c
+		case refused && clusters.some[c]: // its older form serves on
 		case !clusters.acked[c]:
 			cold = c
 		}
 	}
 	switch {
-	case without != "" && (older != nil || holds):
+	case without != "" && (older != nil || st.some[r.Name]):
 		s.hold(st, r, now, "cluster "+without+" is not served to this proxy")
 		if older == nil {
 			return nil, true, time.Time{} // the proxy has a form that we do not know
@@ -287,14 +285,13 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 		if _, listens := listeners.has[table]; !listens && listeners.started && s.table.get(RouteTables, table) == nil {
 			continue // it drains
 		}
+		last := s.memory.last(RouteTables, table)
 		switch {
-		case h.res != nil && slices.Contains(h.res.Clusters, name):
-			return true, time.Time{}
-		case h.res == nil && !settled:
-			return true, s.start.Add(s.cfg.WarmWait)
-		}
-		if last := s.memory.last(RouteTables, table); !routes.acked[table] && last != nil && slices.Contains(last.Clusters, name) {
-			return true, time.Time{}
+		case h.res == nil, slices.Contains(h.res.Clusters, name):
+			return true, time.Time{} // it is named, or what names it is not known
+		case routes.acked[table]:
+		case last != nil && slices.Contains(last.Clusters, name), last == nil && routes.some[table]:
+			return true, time.Time{} // the form before is in use until the answer comes
 		}
 	}
 	until := s.drainUntil[name]
@@ -349,7 +346,7 @@ func (s *Session) pairAddresses(st *state, c *change) {
 		}
 		for other, r := range s.table.Resources[Listeners] {
 			_, now := c.send[other]
-			if r.Address == old.Address && !now && st.has[other].version != r.Version {
+			if r.Address == old.Address && !now && st.has[other].version != r.Version && !s.memory.isParked(r) {
 				delete(c.remove, name)
 			}
 		}
@@ -411,15 +408,12 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 		}
 	}
 	for _, name := range o.removed {
-		delete(st.has, name)
-		delete(st.acked, name)
-		delete(st.ask, name)
-		delete(st.tell, name)
+		st.drop(name)
 		if st.typ == Listeners {
 			s.listenerGone(name, now)
 		}
 	}
-	st.owed, st.stuck = false, ""
+	st.owed = false
 	out := &Response{Type: st.typ, Nonce: o.nonce}
 	if s.delta {
 		out.Resources, out.Removed = sorted(c.send), o.removed
@@ -432,7 +426,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	out.Version = setVersion(st.versions())
 	o.version = out.Version
 	st.open = append(st.open, o)
-	st.newest, st.sentAt = o.nonce, now
+	st.newest = o.nonce
 	return out
 }
 
@@ -445,18 +439,6 @@ func (s *Session) fullSet(st *state) map[string]*Resource {
 		}
 	}
 	return all
-}
-
-// versionAfter is the version that a response with this change would have.
-func (s *Session) versionAfter(st *state, c change) string {
-	versions := st.versions()
-	for name, r := range c.send {
-		versions[name] = r.Version
-	}
-	for name := range c.remove {
-		delete(versions, name)
-	}
-	return setVersion(versions)
 }
 
 func (st *state) versions() map[string]string {

@@ -15,11 +15,19 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 	message = clip(message)
 	guilty := Guilty(message, o.resources)
 	s.emit(model.Event{Kind: model.EventDeliveryRefused, Subject: model.Subject{Kind: st.typ.Short(), Name: strings.Join(guilty, " ")}, To: o.version, Reason: message})
+	if !s.delta && st.typ.fullState() && !st.fresh && !st.base && st.accepted == 0 {
+		// What it holds is not known, so that any smaller set could take away what
+		// serves it. It keeps that until the content changes.
+		s.unknown(st, o)
+		st.stuck = true
+		return
+	}
 	suspects := s.newIn(st, o)
 	if len(guilty) == 0 && len(suspects) == 1 {
 		guilty = suspects
 	}
 	s.unknown(st, o)
+	st.owed = st.owed || !s.delta && st.typ.fullState() // the whole set again, without the guilty
 	if len(guilty) > 0 {
 		st.groups = nil
 		for _, name := range guilty {
@@ -27,7 +35,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 		}
 		return
 	}
-	s.split(st, o, suspects)
+	st.split(suspects)
 }
 
 // newIn lists, sorted, the names of a response that this proxy had not accepted
@@ -48,14 +56,9 @@ func (s *Session) newIn(st *state, o *sent) []string {
 	return out
 }
 
-// split tries the halves of what was refused apart. A set that must be whole can
-// only be tried so where leaving out deletes nothing: by a client that came
-// without one, or on top of what was accepted on this stream.
-func (s *Session) split(st *state, o *sent, names []string) {
-	if !s.delta && st.typ.fullState() && !st.fresh && st.accepted == 0 {
-		st.stuck = o.version
-		return
-	}
+// split tries the halves of what was refused apart. A set that must be whole
+// grows by them, on top of what the client is known to have.
+func (st *state) split(names []string) {
 	rest := slices.DeleteFunc(st.groups, func(g map[string]bool) bool { return g[names[0]] })
 	half := (len(names) + 1) / 2
 	st.groups = append([]map[string]bool{setOf(names[:half]), setOf(names[half:])}, rest...)

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -86,6 +87,7 @@ type state struct {
 	names    map[string]bool
 	has      map[string]held // what was sent last, or presented; answers pending
 	acked    map[string]bool // of has: covered by an answer, or presented
+	some     map[string]bool // the proxy has some form of it, acknowledged or presented
 	ask      map[string]bool // answer though the version is the same
 	owed     bool            // the first wildcard request must have an answer
 	tell     map[string]bool // removals that were refused and are told again
@@ -95,13 +97,12 @@ type state struct {
 	dirty    bool
 
 	groups  []map[string]bool // what is tried apart, after a refusal without names
-	stuck   string            // set version that is not tried again
+	stuck   bool              // nothing is sent until the content changes
 	waits   map[string]*wait  // route tables that wait for clusters
 	retried map[content]bool  // parked content tried once more on this stream
 
-	presented string // version of the first state-of-the-world request
-	lag       time.Duration
-	sentAt    time.Time
+	base bool // what a state-of-the-world client came with is known
+	lag  time.Duration
 }
 
 // sent is a response without an answer.
@@ -139,7 +140,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, delta bool, drain time.Duratio
 	}
 	for _, t := range Types {
 		s.types[t] = &state{
-			typ: t, names: map[string]bool{}, has: map[string]held{}, acked: map[string]bool{}, ask: map[string]bool{},
+			typ: t, names: map[string]bool{}, has: map[string]held{}, acked: map[string]bool{}, some: map[string]bool{}, ask: map[string]bool{},
 			tell: map[string]bool{}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true,
 		}
 	}
@@ -156,11 +157,12 @@ func (s *Session) Close(now time.Time) {
 
 // SetTable takes up a newer table.
 func (s *Session) SetTable(t *Table) {
-	s.table = t
 	for _, st := range s.types {
 		st.dirty = true
 		st.groups = nil
+		st.stuck = st.stuck && maps.Equal(s.table.Resources[st.typ], t.Resources[st.typ])
 	}
+	s.table = t
 	for _, p := range s.memory.Parked() {
 		if r := t.get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
 			s.memory.release(p)
@@ -225,7 +227,7 @@ func (s *Session) accepted(st *state, o *sent) {
 	for name, r := range o.resources {
 		s.memory.accept(r)
 		if h, ok := st.has[name]; ok && h.version == r.Version {
-			st.acked[name] = true
+			st.acked[name], st.some[name] = true, true
 			st.has[name] = held{r.Version, r}
 		}
 	}
@@ -262,6 +264,10 @@ func (s *Session) unknown(st *state, o *sent) {
 	}
 	for _, name := range o.removed {
 		st.tell[name] = true
+		if _, again := st.has[name]; again || !s.delta {
+			continue
+		}
+		st.has[name], st.some[name] = held{unheard, s.memory.last(st.typ, name)}, true
 	}
 }
 
@@ -276,10 +282,7 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 		}
 		delete(st.names, name)
 		if !st.wildcard {
-			delete(st.has, name)
-			delete(st.acked, name)
-			delete(st.ask, name)
-			delete(st.tell, name)
+			st.drop(name)
 		}
 	}
 	if first {
@@ -287,10 +290,14 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 			h := held{version: version}
 			if last := s.memory.last(st.typ, name); last != nil && last.Version == version {
 				h.res = last
-			} else if now := s.table.get(st.typ, name); now != nil && now.Version == version {
-				h.res = now
+			} else {
+				s.memory.forget(st.typ, name) // it took another form meanwhile
 			}
-			st.has[name], st.acked[name] = h, true
+			if now := s.table.get(st.typ, name); now != nil && now.Version == version {
+				h.res = now
+				s.memory.accept(now) // to present it is to have accepted it
+			}
+			st.has[name], st.acked[name], st.some[name] = h, true, true
 			if st.typ == RouteTables && s.table.get(RouteTables, name) == nil {
 				s.drainAll = s.start.Add(s.drain) // its listener is gone and still drains
 			}
@@ -324,7 +331,6 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 		return // its names are older than the answer that is yet to come
 	}
 	if first {
-		st.presented = r.Version
 		st.fresh = r.Version == ""
 		st.wildcard = len(r.Names) == 0 && st.typ.fullState()
 		st.owed = st.wildcard && st.fresh
@@ -352,14 +358,23 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 		if st.typ == Assignments {
 			s.engine.subscribe(name, -1)
 		}
-		delete(st.has, name)
-		delete(st.acked, name)
-		delete(st.ask, name)
+		st.drop(name)
 	}
 	st.names = names
 	if first && r.Version != "" {
 		s.recognise(st, r.Version)
+		// What it holds is not known: the whole set tells it what is gone.
+		st.owed = st.typ.fullState() && !st.base
 	}
+}
+
+// drop forgets a name that the proxy left or was told to be gone.
+func (st *state) drop(name string) {
+	delete(st.has, name)
+	delete(st.acked, name)
+	delete(st.some, name)
+	delete(st.ask, name)
+	delete(st.tell, name)
 }
 
 // recognise takes a version that a state-of-the-world client presents: when it is
@@ -376,11 +391,21 @@ func (s *Session) recognise(st *state, version string) {
 			continue
 		}
 		for name, r := range resources {
-			st.has[name], st.acked[name] = held{r.Version, r}, true
+			st.has[name], st.acked[name], st.some[name] = held{r.Version, r}, true, true
+			s.memory.accept(r)
 			if st.typ != Assignments {
 				delete(st.ask, name)
 			}
 		}
+		st.base = true
 		return
+	}
+	for name := range s.memory.all(st.typ) {
+		if st.wildcard || st.names[name] {
+			s.memory.forget(st.typ, name) // it took another form meanwhile
+		}
+	}
+	for name := range st.names {
+		st.has[name], st.some[name] = held{version: unheard}, true
 	}
 }
