@@ -75,3 +75,11 @@ check: fmt vet lint test ## format, vet, lint, test
 .PHONY: golden
 golden: ## rewrite the wanted parts of testdata; read the difference
 	$(GO) test -tags $(TAGS) ./pkg/spec ./xds/translate -update
+
+.PHONY: demo
+demo: $(if $(ENVOY),,envoy) build ## an outage and back in a minute, with a real Envoy (KEEP=1 leaves it running)
+	@$(GO) run -tags $(TAGS) ./examples/demo
+
+.PHONY: demo-consul
+demo-consul: tools build ## the same with services registered in a real Consul
+	@$(GO) run -tags $(TAGS) ./examples/demo --consul

@@ -161,6 +161,9 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fi
 			_, _ = fmt.Fprintf(w, ": %s", u.Why)
 		}
 		_, _ = fmt.Fprintf(w, " (since %s)\n", ago(u.Since))
+		if u.Seen != "" {
+			_, _ = fmt.Fprintln(w, cut(u.Seen))
+		}
 	}
 	if err := g.print(w, u, t, names); err != nil {
 		return false, err
@@ -178,5 +181,5 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fi
 			_, _ = fmt.Fprintln(w, "problem: "+p.String())
 		}
 	}
-	return u.State == health.Healthy, nil
+	return u.State == health.Healthy && u.Seen == "", nil
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -52,6 +53,9 @@ type UpstreamHealth struct {
 	Endpoints []EndpointHealth `json:"endpoints"`
 	// Proxies are those that have the upstream, and whether they could be asked.
 	Proxies []ProxyView `json:"proxies"`
+	// Seen is one phrase where the asked proxies find fewer endpoints usable than
+	// the source reports healthy.
+	Seen string `json:"seen,omitempty"`
 }
 
 // EndpointHealth is one endpoint as its source and each asked proxy see it.
@@ -185,7 +189,43 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 		}
 		out.Proxies = append(out.Proxies, view)
 	}
+	out.Seen = seen(u, out)
 	return &upstreamHealthOut{out}, nil
+}
+
+// seen words what the asked proxies find, where it is worse than what the source
+// says.
+func seen(u *spec.Upstream, h UpstreamHealth) string {
+	asked, fewer, none := 0, 0, 0
+	for _, p := range h.Proxies {
+		if !p.Asked {
+			continue
+		}
+		asked++
+		usable := 0
+		for _, e := range h.Endpoints {
+			for _, v := range e.Proxies {
+				if v.Proxy == p.Proxy && v.Usable {
+					usable++
+				}
+			}
+		}
+		if usable < h.Counts.Healthy {
+			fewer++
+		}
+		if usable == 0 && len(h.Endpoints) > 0 {
+			none++
+		}
+	}
+	switch {
+	case none > 0 && u.WhenUnavailable.Panic.Then == "fail":
+		return fmt.Sprintf("%d of %d asked proxies find no endpoint usable: requests get 503 UH", none, asked)
+	case none > 0:
+		return fmt.Sprintf("%d of %d asked proxies find no endpoint usable: panic tries all, dead or not", none, asked)
+	case fewer > 0:
+		return fmt.Sprintf("%d of %d asked proxies find fewer endpoints usable than the source reports", fewer, asked)
+	}
+	return ""
 }
 
 // asked is one proxy's answer.

@@ -78,7 +78,7 @@ func Start(ctx context.Context, c Config) (*Envoy, error) {
 		also = append(also, c.Log)
 	}
 	p, err := proc.Start(program, []string{
-		"-c", file, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning",
+		"-c", file, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning", "--file-flush-interval-msec", "200",
 		"--drain-time-s", strconv.Itoa(int(max(1, drain.Seconds()))), "--drain-strategy", "immediate",
 	}, nil, also...)
 	if err != nil {

@@ -166,6 +166,7 @@ func (s *Server) add(st *stream) error {
 		return refuse(codes.ResourceExhausted, "%d streams are open, which is the limit", len(s.streams))
 	}
 	s.streams[st.id] = st
+	s.refused = slices.DeleteFunc(s.refused, func(r model.RefusedStream) bool { return r.Proxy.ID == st.proxy.ID }) // it is served now
 	s.cfg.Metrics.streams(len(s.streams))
 	return nil
 }
