@@ -69,6 +69,7 @@ const (
 	defaultAdmin          = "127.0.0.1:9901"
 	defaultDrainTime      = 600 * time.Second
 	defaultMaxConnections = 50_000
+	maxRegexProgram       = 1 << 20
 )
 
 // New builds the bootstrap, or names what is wrong with the configuration.
@@ -96,6 +97,12 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Envoy refuses regular expressions above a program size of 100 by default, and
+	// with one of them the whole route table; their size is bounded in documents.
+	runtime, err := structpb.NewStruct(map[string]any{"re2.max_program_size.error_level": maxRegexProgram})
+	if err != nil {
+		return nil, err
+	}
 	b := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: c.NodeID, Cluster: c.Group, Metadata: ours},
 		Admin: &bootstrapv3.Admin{Address: admin},
@@ -106,6 +113,8 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{cluster}},
 		OverloadManager: overload(c),
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "wellspring",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: runtime}}}},
 	}
 	if c.Zone != "" {
 		b.Node.Locality = &corev3.Locality{Zone: c.Zone}
@@ -181,6 +190,7 @@ func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
 	}
 	return &clusterv3.Cluster{
 		Name:                 XDSCluster,
+		DnsLookupFamily:      clusterv3.Cluster_V4_PREFERRED,
 		ConnectTimeout:       durationpb.New(time.Second),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{

@@ -94,8 +94,9 @@ type Publisher struct {
 	older       map[string]bool       // assignments of older generations that somebody wants
 	answered    map[model.ServiceKey]bool
 	health      map[string]health.State
-	problems    []model.Problem
-	unusable    map[string][]model.Problem // endpoints that cannot be used, by assignment
+	problems    []model.Problem            // of the last publish, assignments apart
+	unusable    map[string][]model.Problem // of assignments, by name
+	changed     chan struct{}              // closed when a newer Spec was taken up
 }
 
 // published is an upstream as it is served.
@@ -140,6 +141,7 @@ func New(cfg Config) *Publisher {
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]*delivery.Resource{},
 		lastGood: map[lastKey]*delivery.Resource{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
+		changed: make(chan struct{}),
 	}
 	s, before := cfg.Store.Spec(), cfg.Store.Answered()
 	for _, d := range s.Documents(spec.KindGroup) {
@@ -156,14 +158,22 @@ func New(cfg Config) *Publisher {
 	return p
 }
 
+// Changed returns a channel that is closed once a newer Spec was taken up.
+func (p *Publisher) Changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
+}
+
 // Run follows the store, the catalog and the demand of streams until ctx ends.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		changed := p.cfg.Store.Changed()
 		if s := p.cfg.Store.Spec(); s != p.currentSpec() {
 			p.mu.Lock()
-			p.respec(s)
+			fresh := p.respec(s)
 			p.mu.Unlock()
+			p.markAnswered(fresh)
 		}
 		select {
 		case <-ctx.Done():
@@ -245,13 +255,43 @@ func (p *Publisher) Held() map[string]bool {
 	return out
 }
 
-// respec takes up a new Spec. mu is held.
-func (p *Publisher) respec(s *spec.Spec) {
+// respec takes up a new Spec and returns the services that answered since. mu is
+// held.
+func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.spec = s
 	p.cfg.Catalog.Want(p.wants())
-	p.takeAnswers(nil)
+	fresh = p.takeAnswers(nil)
 	p.decide()
+	p.prune()
 	p.publish(nil)
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return fresh
+}
+
+// prune forgets what is neither declared nor wanted any more.
+func (p *Publisher) prune() {
+	declared := map[string]bool{}
+	for _, d := range p.spec.Documents("") {
+		declared[d.Name] = true
+	}
+	for k := range p.lastGood {
+		if name := translate.UpstreamOf(k.name); !declared[name] && !p.older[k.name] {
+			delete(p.lastGood, k)
+		}
+	}
+	for k := range p.clusters {
+		if !declared[k.name] {
+			delete(p.clusters, k)
+		}
+	}
+	for name := range p.definitions {
+		_, served := p.assignments[name]
+		if !p.older[name] && !served {
+			delete(p.definitions, name)
+			p.history = false
+		}
+	}
 }
 
 // wants are the services of the upstreams that groups reach, of what is still
@@ -310,6 +350,24 @@ func (p *Publisher) decide() {
 		}
 	}
 	p.published = next
+	p.older = p.olderOf(p.cfg.Engine.Wanted())
+	p.cfg.Catalog.Want(p.wants())
+}
+
+// olderOf are the wanted assignments that are not the newest form of theirs, and
+// whose definition is known.
+func (p *Publisher) olderOf(wanted []string) map[string]bool {
+	out := map[string]bool{}
+	for _, name := range wanted {
+		upstream := translate.UpstreamOf(name)
+		if pub := p.published[upstream]; pub != nil && translate.AssignmentName(upstream, pub.body) == name {
+			continue
+		}
+		if _, ok := p.definitions[name]; ok {
+			out[name] = true
+		}
+	}
+	return out
 }
 
 // services takes up changed services.
@@ -326,7 +384,11 @@ func (p *Publisher) services(keys []model.ServiceKey) {
 	}
 	p.publish(touched)
 	p.mu.Unlock()
-	if err := p.cfg.Store.MarkAnswered(fresh); err != nil {
+	p.markAnswered(fresh)
+}
+
+func (p *Publisher) markAnswered(keys []model.ServiceKey) {
+	if err := p.cfg.Store.MarkAnswered(keys); err != nil {
 		p.cfg.Logger.Error("answered services not written", "err", err)
 	}
 }
@@ -334,20 +396,12 @@ func (p *Publisher) services(keys []model.ServiceKey) {
 // generations takes up which older assignments streams want.
 func (p *Publisher) generations() {
 	wanted := p.cfg.Engine.Wanted()
+	if p.stranger(wanted) {
+		p.readHistory()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := map[string]bool{}
-	for _, name := range wanted {
-		if pub := p.published[translate.UpstreamOf(name)]; pub != nil && translate.AssignmentName(translate.UpstreamOf(name), pub.body) == name {
-			continue
-		}
-		if _, ok := p.definitions[name]; !ok {
-			p.readHistory()
-		}
-		if _, ok := p.definitions[name]; ok {
-			next[name] = true
-		}
-	}
+	next := p.olderOf(wanted)
 	if maps.Equal(next, p.older) {
 		return
 	}
@@ -356,17 +410,27 @@ func (p *Publisher) generations() {
 	p.publish(nil)
 }
 
-// readHistory learns every generation that the store's history has, once.
+// stranger tells whether an assignment is wanted whose definition is not known
+// and may stand in the history.
+func (p *Publisher) stranger(wanted []string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.history && slices.ContainsFunc(wanted, func(name string) bool {
+		_, known := p.definitions[name]
+		return !known
+	})
+}
+
+// readHistory learns every generation that the store's history has.
 func (p *Publisher) readHistory() {
-	if p.history {
-		return
-	}
-	p.history = true
 	docs, err := p.cfg.Store.Upstreams()
 	if err != nil {
 		p.cfg.Logger.Error("history of upstreams not read", "err", err)
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history = true
 	for _, d := range docs {
 		if u, ok := d.Body.(*spec.Upstream); ok {
 			name := translate.AssignmentName(d.Name, u)
@@ -412,10 +476,11 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 			return
 		}
 		m, faults := translate.Assignment(name, u, entry.Service)
-		problems[assignment] = append(faults, entry.Service.Problems...)
-		if r := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+name, m, nil); r != nil {
+		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+name, m, nil)
+		if r != nil {
 			next[assignment] = r
 		}
+		problems[assignment] = slices.Concat(faults, entry.Service.Problems, problem)
 	}
 	for name, pub := range p.published {
 		add(name, pub.body)
@@ -442,13 +507,13 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			t.Unknown[name] = true
 			continue
 		}
-		assignment := translate.AssignmentName(name, pub.body)
 		cluster := p.cluster(name, pub.body, band)
-		if cluster == nil || p.assignments[assignment] == nil {
+		if cluster == nil || p.assignments[cluster.Assignment] == nil {
+			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
 			continue
 		}
 		t.Resources[delivery.Clusters][name] = cluster
-		t.Resources[delivery.Assignments][assignment] = p.assignments[assignment]
+		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
 	}
 	for name := range p.older {
 		upstream := translate.UpstreamOf(name)
@@ -463,11 +528,11 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			continue
 		}
 		doc := "Listener/" + name
-		if r := p.resource(delivery.Listeners, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address }); r != nil {
+		if r := p.note(p.resource(delivery.Listeners, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })); r != nil {
 			t.Resources[delivery.Listeners][name] = r
 		}
 		routes := translate.RouteTable(name, l, p.spec)
-		if r := p.resource(delivery.RouteTables, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) }); r != nil {
+		if r := p.note(p.resource(delivery.RouteTables, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })); r != nil {
 			t.Resources[delivery.RouteTables][name] = r
 		}
 	}
@@ -484,38 +549,42 @@ func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) 
 			delete(p.clusters, old)
 		}
 	}
-	r := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, band),
+	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, band),
 		func(r *delivery.Resource) { r.Assignment = translate.AssignmentName(name, u) })
-	if r != nil {
+	if problem == nil { // a last good form is looked for again each time, with its problem
 		p.clusters[key] = r
 	}
+	return p.note(r, problem)
+}
+
+// note keeps the problems of a resource.
+func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *delivery.Resource {
+	p.problems = append(p.problems, problem...)
 	return r
 }
 
 // resource checks and encodes a message; fill adds to a new resource what is not
 // encoded. The same content gives the same resource; what does not pass gives
 // its last good form, or nil.
-func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) *delivery.Resource {
+func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
 	key := lastKey{typ, name, band}
 	if err := translate.Check(m); err != nil {
-		p.problems = append(p.problems, model.Problem{Document: doc, Message: "cannot be said to Envoy: " + err.Error()})
-		return p.lastGood[key]
+		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be said to Envoy: " + err.Error()}}
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		p.problems = append(p.problems, model.Problem{Document: doc, Message: "cannot be encoded: " + err.Error()})
-		return p.lastGood[key]
+		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be encoded: " + err.Error()}}
 	}
 	version := delivery.VersionOf(body)
 	if same := p.lastGood[key]; same != nil && same.Version == version {
-		return same
+		return same, nil
 	}
 	r := &delivery.Resource{Type: typ, Name: name, Version: version, Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}
 	if fill != nil {
 		fill(r)
 	}
 	p.lastGood[key] = r
-	return r
+	return r, nil
 }
 
 func equalTables(a, b *delivery.Table) bool {

@@ -104,7 +104,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	streams := server.New(server.Config{
 		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
-		SpecChanged: st.Changed, Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
+		SpecChanged: publisher.Changed, Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
 	})
 	grpcServer := streams.GRPC()
 

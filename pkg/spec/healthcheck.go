@@ -68,6 +68,9 @@ func (h *HealthCheck) check(c *checker, path string) {
 	if h.TCP != nil {
 		c.hex(path+".tcp.send", h.TCP.Send)
 		for i, r := range h.TCP.Receive {
+			if r == "" {
+				c.faultf(index(path+".tcp.receive", i), "is empty; leave it out")
+			}
 			c.hex(index(path+".tcp.receive", i), r)
 		}
 	}

@@ -16,7 +16,7 @@ type Rule struct {
 	Match       Match         `json:"match,omitempty" doc:"Which requests. Default: all."`
 	To          []Destination `json:"to" required:"true" doc:"The upstreams, with weights."`
 	Timeout     *Duration     `json:"timeout,omitempty" doc:"Whole request, retries included; 0s is none. Default: 15s, none where an upstream speaks grpc."`
-	IdleTimeout Duration      `json:"idleTimeout,omitempty" default:"5m" doc:"A request without a byte either way ends after this; 0s is never."`
+	IdleTimeout *Duration     `json:"idleTimeout,omitempty" doc:"A request without a byte either way ends after this; 0s is never. Default: the listener's streamIdleTimeout."`
 	Retry       Retry         `json:"retry,omitempty" doc:"What is tried again. attempts: 1 turns it off."`
 	HashOn      []HashOn      `json:"hashOn,omitempty" doc:"What ringHash and maglev upstreams hash; the first that is there decides."`
 }
@@ -247,7 +247,20 @@ func (h *HashOn) check(c *checker, path string) {
 const (
 	maxRegex        = 256
 	maxRegexProgram = 1000
+	// plainRegexProgram is what an Envoy takes that was not started with our
+	// bootstrap, with room for what RE2 counts otherwise than Go.
+	plainRegexProgram = 40
 )
+
+// bigRegex tells whether only an Envoy with our bootstrap takes a pattern.
+func bigRegex(s string) bool {
+	re, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
+		return false
+	}
+	prog, err := syntax.Compile(re.Simplify())
+	return err == nil && len(prog.Inst) > plainRegexProgram
+}
 
 func (c *checker) regex(field, s string) {
 	if len(s) > maxRegex {

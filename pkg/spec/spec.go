@@ -212,6 +212,9 @@ func (l *linker) upstream(d *Document, u *Upstream) {
 
 func (l *linker) route(d *Document, r *Route) {
 	for i, rule := range r.Rules {
+		if bigRegex(rule.Match.Path.Regex) {
+			l.warn(d, index("spec.rules", i)+".match.path.regex", "an Envoy that was not started with `wellspring bootstrap` may refuse it for its size")
+		}
 		for j, to := range rule.To {
 			if _, ok := l.spec.Upstream(to.Upstream); !ok {
 				l.missing(d, index(index("spec.rules", i)+".to", j)+".upstream", KindUpstream, to.Upstream)

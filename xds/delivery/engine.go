@@ -18,6 +18,7 @@ type Engine struct {
 	suspects map[content]bool
 	wanted   map[string]int // assignments that streams subscribe to, by count
 	demand   chan struct{}
+	swept    time.Time // when forgotten proxies were last looked for
 }
 
 type memoryKey struct{ group, node string }
@@ -69,10 +70,13 @@ func (e *Engine) Table(c Class) (*Table, <-chan struct{}) {
 	return s.table, s.changed
 }
 
-// Drop forgets a class.
+// Drop forgets a class; its streams are woken and find no table.
 func (e *Engine) Drop(c Class) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if s := e.classes[c]; s != nil {
+		close(s.changed)
+	}
 	delete(e.classes, c)
 }
 
@@ -133,9 +137,12 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 	}
 	m.streams++
 	m.mu.Unlock()
-	for k, old := range e.memories {
-		if old.idle(now) {
-			delete(e.memories, k)
+	if now.Sub(e.swept) > sweepEvery {
+		e.swept = now
+		for k, old := range e.memories {
+			if old.idle(now) {
+				delete(e.memories, k)
+			}
 		}
 	}
 	return m
@@ -143,6 +150,9 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 
 // memoryKept is how long a proxy without a stream is remembered.
 const memoryKept = time.Hour
+
+// sweepEvery bounds how often all memories are looked at.
+const sweepEvery = time.Minute
 
 // Memory is what one proxy accepted and refused, over all its streams.
 type Memory struct {
@@ -160,7 +170,8 @@ func (m *Memory) idle(now time.Time) bool {
 	return m.streams == 0 && now.Sub(m.left) > memoryKept
 }
 
-func (m *Memory) leave(now time.Time) {
+// Leave ends a stream's use of the memory.
+func (m *Memory) Leave(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.streams--

@@ -193,3 +193,57 @@ func TestDuplicateAddress(t *testing.T) {
 		p.wantHolds(Listeners, "new=1")
 	})
 }
+
+// Envoy was restarted and refuses what it accepted before (its port is taken): it
+// is parked like anything else, and not sent for ever.
+func TestAcceptedThenRefused(t *testing.T) {
+	for what, words := range map[string]string{
+		"named":  "Error adding/updating listener(s) edge: cannot bind '127.0.0.1:80': Address already in use",
+		"nobody": "something is wrong",
+	} {
+		t.Run(what, func(t *testing.T) {
+			both(t, func(t *testing.T, p *peer) {
+				p.table = table(with(shop(), listener("other", "1", "127.0.0.1:81"))...)
+				p.start()
+				p.holds = map[Type]map[string]string{}
+				p.connect()
+				p.ask(Listeners)
+				n := 0
+				for range 50 {
+					out := p.pump()
+					if len(out) == 0 {
+						break
+					}
+					n++
+					if slices.ContainsFunc(out[0].Resources, func(x *Resource) bool { return x.Name == "edge" }) {
+						p.nack(out[0], words)
+					} else {
+						p.ack(out[0])
+					}
+				}
+				if n > 4 {
+					t.Errorf("%d responses", n)
+				}
+				p.wantHolds(Listeners, "other=1")
+			})
+		})
+	}
+}
+
+// A response of removals only is refused while halves are tried.
+func TestRefusedRemoval(t *testing.T) {
+	p := newPeer(t, true)
+	p.table = table(cluster("a", "1"), cluster("b", "1"))
+	p.connect()
+	p.ask(Clusters)
+	p.settle()
+	p.update(table(cluster("a", "2"), cluster("b", "2")))
+	first := p.only()
+	p.now = p.now.Add(time100)
+	p.update(table())
+	second := p.only()
+	p.nack(first, "no")
+	p.nack(second, "no")
+	p.settle()
+	p.wantHolds(Clusters)
+}

@@ -79,7 +79,7 @@ func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
 	if st.typ == Listeners {
 		s.pairAddresses(st, &c)
 	}
-	if len(c.send) == 0 && len(c.remove) == 0 && !st.owed {
+	if len(c.send) == 0 && len(c.remove) == 0 && !st.owed || st.refused != "" && st.versionAfter(c) == st.refused {
 		return nil, c.later
 	}
 	return s.respond(st, c, now), c.later
@@ -163,7 +163,7 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 // accepted last, or, once on each stream, the refused content again.
 func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 	key := content{r.Type, r.Name, r.Version}
-	if last := s.memory.last(r.Type, r.Name); last != nil {
+	if last := s.memory.last(r.Type, r.Name); last != nil && last.Version != r.Version {
 		return last, false, time.Time{}
 	}
 	if st.some[r.Name] {
@@ -439,6 +439,18 @@ func (s *Session) fullSet(st *state) map[string]*Resource {
 		}
 	}
 	return all
+}
+
+// versionAfter is the version that a response with this change would have.
+func (st *state) versionAfter(c change) string {
+	versions := st.versions()
+	for name, r := range c.send {
+		versions[name] = r.Version
+	}
+	for name := range c.remove {
+		delete(versions, name)
+	}
+	return setVersion(versions)
 }
 
 func (st *state) versions() map[string]string {

@@ -12,22 +12,29 @@ import (
 // refused takes a refusal: who is guilty is parked, everything else in the
 // response counts as not held and is sent again.
 func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
-	message = clip(message)
 	guilty := Guilty(message, o.resources)
+	message = clip(message)
 	s.emit(model.Event{Kind: model.EventDeliveryRefused, Subject: model.Subject{Kind: st.typ.Short(), Name: strings.Join(guilty, " ")}, To: o.version, Reason: message})
 	if !s.delta && st.typ.fullState() && !st.fresh && !st.base && st.accepted == 0 {
 		// What it holds is not known, so that any smaller set could take away what
 		// serves it. It keeps that until the content changes.
 		s.unknown(st, o)
-		st.stuck = true
+		st.stuck, st.owed = true, true
 		return
 	}
 	suspects := s.newIn(st, o)
 	if len(guilty) == 0 && len(suspects) == 1 {
 		guilty = suspects
 	}
+	for _, name := range guilty {
+		if last := s.memory.last(st.typ, name); last != nil && last.Version == o.resources[name].Version {
+			s.memory.forget(st.typ, name) // what it accepted once it refuses now: it was restarted
+		}
+	}
 	s.unknown(st, o)
-	st.owed = st.owed || !s.delta && st.typ.fullState() // the whole set again, without the guilty
+	if !s.delta && st.typ.fullState() {
+		st.owed, st.refused = true, o.version // the whole set again, without the guilty
+	}
 	if len(guilty) > 0 {
 		st.groups = nil
 		for _, name := range guilty {
@@ -43,7 +50,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 func (s *Session) newIn(st *state, o *sent) []string {
 	var out []string
 	for name, r := range o.resources {
-		if last := s.memory.last(st.typ, name); last == nil || last.Version != r.Version {
+		if last := s.memory.last(st.typ, name); last == nil || last.Version != r.Version || !st.some[name] {
 			out = append(out, name)
 		}
 	}
@@ -59,6 +66,9 @@ func (s *Session) newIn(st *state, o *sent) []string {
 // split tries the halves of what was refused apart. A set that must be whole
 // grows by them, on top of what the client is known to have.
 func (st *state) split(names []string) {
+	if len(names) == 0 { // only removals were refused; they are told again
+		return
+	}
 	rest := slices.DeleteFunc(st.groups, func(g map[string]bool) bool { return g[names[0]] })
 	half := (len(names) + 1) / 2
 	st.groups = append([]map[string]bool{setOf(names[:half]), setOf(names[half:])}, rest...)

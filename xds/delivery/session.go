@@ -97,6 +97,7 @@ type state struct {
 	dirty    bool
 
 	groups  []map[string]bool // what is tried apart, after a refusal without names
+	refused string            // version of the set that was refused last: not sent again
 	stuck   bool              // nothing is sent until the content changes
 	waits   map[string]*wait  // route tables that wait for clusters
 	retried map[content]bool  // parked content tried once more on this stream
@@ -152,7 +153,7 @@ func (s *Session) Close(now time.Time) {
 	for name := range s.types[Assignments].names {
 		s.engine.subscribe(name, -1)
 	}
-	s.memory.leave(now)
+	s.memory.Leave(now)
 }
 
 // SetTable takes up a newer table.
@@ -215,6 +216,11 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 			}
 			s.refused(st, o, *r.Refused, now)
 		} else {
+			if !s.delta { // the newest set settles those before it
+				for _, earlier := range settled[:i] {
+					s.forgetRemoved(st, earlier)
+				}
+			}
 			s.accepted(st, o)
 		}
 		return len(st.open) > 0
@@ -224,6 +230,7 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 
 func (s *Session) accepted(st *state, o *sent) {
 	st.accepted++
+	st.refused = ""
 	for name, r := range o.resources {
 		s.memory.accept(r)
 		if h, ok := st.has[name]; ok && h.version == r.Version {
@@ -231,11 +238,15 @@ func (s *Session) accepted(st *state, o *sent) {
 			st.has[name] = held{r.Version, r}
 		}
 	}
-	for _, name := range o.removed {
-		s.memory.forget(st.typ, name)
-	}
+	s.forgetRemoved(st, o)
 	if st.typ == Listeners && len(o.removed) > 0 {
 		s.retryAddresses()
+	}
+}
+
+func (s *Session) forgetRemoved(st *state, o *sent) {
+	for _, name := range o.removed {
+		s.memory.forget(st.typ, name)
 	}
 }
 
@@ -253,7 +264,7 @@ func (s *Session) unknown(st *state, o *sent) {
 		switch {
 		case s.delta || !st.typ.fullState():
 			st.has[name] = held{unheard, last}
-		case last != nil:
+		case last != nil && st.some[name]:
 			st.has[name] = held{last.Version, last}
 		default:
 			delete(st.has, name)
@@ -282,6 +293,7 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 		}
 		delete(st.names, name)
 		if !st.wildcard {
+			s.memory.forget(st.typ, name)
 			st.drop(name)
 		}
 	}
@@ -359,6 +371,7 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 			s.engine.subscribe(name, -1)
 		}
 		st.drop(name)
+		s.memory.forget(st.typ, name)
 	}
 	st.names = names
 	if first && r.Version != "" {

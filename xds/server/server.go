@@ -46,7 +46,8 @@ type Config struct {
 	Publisher Publisher
 	Engine    *delivery.Engine
 	Session   delivery.Config
-	// SpecChanged returns a channel that is closed when groups may have changed.
+	// SpecChanged returns a channel that is closed when the publisher has taken up
+	// a Spec by which proxies may belong to other groups.
 	SpecChanged func() <-chan struct{}
 	Logger      *slog.Logger
 	// Emit takes the events; it does not block. nil drops them.
@@ -121,7 +122,7 @@ func (s *Server) serve(ctx context.Context, w wire) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	st := &stream{server: s, wire: w, id: s.next.Add(1), inspect: make(chan func(*delivery.Session))}
-	err := st.run(ctx)
+	err := st.guarded(ctx)
 	var r *refusal
 	if errors.As(err, &r) {
 		s.remember(st.proxy, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -53,6 +54,17 @@ type received struct {
 	err     error
 }
 
+// guarded runs the stream; a panic ends this stream and nothing else.
+func (st *stream) guarded(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			st.server.cfg.Logger.Error("stream panicked", "proxy", st.proxy.ID, "err", r, "stack", string(debug.Stack()))
+			err = refuse(codes.Internal, "the control plane failed on this stream; its log says how")
+		}
+	}()
+	return st.run(ctx)
+}
+
 // run is the stream's life.
 func (st *stream) run(ctx context.Context) error {
 	requests := make(chan received)
@@ -67,7 +79,11 @@ func (st *stream) run(ctx context.Context) error {
 	}
 	defer s.remove(st)
 	memory := s.cfg.Engine.Memory(st.class.Group, st.proxy.ID, st.proxy.Version, time.Now())
-	table, changed := s.cfg.Engine.Table(st.class)
+	table, changed, err := st.join()
+	if err != nil {
+		memory.Leave(time.Now())
+		return err
+	}
 	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, st.wire.delta(), st.drain(), table, time.Now(), st.emit)
 	defer func() { st.session.Close(time.Now()) }()
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", st.class.Group, "version", st.proxy.Version)
@@ -144,10 +160,13 @@ func (st *stream) loop(ctx context.Context, first message, requests <-chan recei
 			f(st.session)
 		case <-changed:
 			var t *delivery.Table
-			t, changed = s.cfg.Engine.Table(st.class)
-			if t != nil {
-				st.session.SetTable(t)
+			if t, changed = s.cfg.Engine.Table(st.class); t == nil { // the group went, and may be back
+				var err error
+				if t, changed, err = st.join(); err != nil {
+					return err
+				}
 			}
+			st.session.SetTable(t)
 		case <-specChanged:
 			specChanged = s.cfg.SpecChanged()
 			moved, err := st.regroup()
@@ -156,7 +175,9 @@ func (st *stream) loop(ctx context.Context, first message, requests <-chan recei
 			}
 			if moved {
 				var t *delivery.Table
-				t, changed = s.cfg.Engine.Table(st.class)
+				if t, changed, err = st.join(); err != nil {
+					return err
+				}
 				st.session.SetTable(t)
 			}
 		case <-timer.C:
@@ -229,7 +250,6 @@ func (st *stream) hello(ctx context.Context, requests <-chan received) (message,
 	band, supported := translate.BandOf(st.proxy.Version)
 	st.supported = supported
 	st.class = delivery.Class{Group: group, Band: int(band)}
-	pub.Join(st.class)
 	return m, nil
 }
 
@@ -247,8 +267,18 @@ func (st *stream) regroup() (moved bool, err error) {
 		return false, nil
 	}
 	st.class.Group = group
-	st.server.cfg.Publisher.Join(st.class)
 	return true, nil
+}
+
+// join takes the table of the stream's class. The group may be gone since it was
+// found.
+func (st *stream) join() (*delivery.Table, <-chan struct{}, error) {
+	st.server.cfg.Publisher.Join(st.class)
+	t, changed := st.server.cfg.Engine.Table(st.class)
+	if t == nil {
+		return nil, nil, refuse(codes.FailedPrecondition, "group %q was deleted", st.class.Group)
+	}
+	return t, changed, nil
 }
 
 func (st *stream) emit(e model.Event) {

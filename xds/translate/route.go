@@ -64,9 +64,11 @@ func virtualHost(name string, r *spec.Route, s *spec.Spec) *routev3.VirtualHost 
 func route(rule spec.Rule, s *spec.Spec) *routev3.Route {
 	a := &routev3.RouteAction{
 		Timeout:     duration(timeout(rule, s)),
-		IdleTimeout: duration(rule.IdleTimeout),
 		RetryPolicy: retryPolicy(rule.Retry),
 		HashPolicy:  hashPolicy(rule.HashOn),
+	}
+	if rule.IdleTimeout != nil {
+		a.IdleTimeout = duration(*rule.IdleTimeout)
 	}
 	if len(rule.To) == 1 {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: rule.To[0].Upstream}
@@ -123,7 +125,8 @@ func stringMatch(m *matcherv3.StringMatcher) *routev3.HeaderMatcher_StringMatch 
 }
 
 func headerMatch(h spec.HeaderMatch) *routev3.HeaderMatcher {
-	m := &routev3.HeaderMatcher{Name: h.Name, InvertMatch: h.Invert}
+	// A header that is not there differs from every value: turned around it matches.
+	m := &routev3.HeaderMatcher{Name: h.Name, InvertMatch: h.Invert, TreatMissingHeaderAsEmpty: h.Invert && h.Present == nil}
 	switch {
 	case h.Exact != nil:
 		m.HeaderMatchSpecifier = stringMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: *h.Exact}})
