@@ -56,7 +56,11 @@ func runMachine(t *testing.T, rt *rapid.T, delta bool) {
 		"":          func(*rapid.T) { m.push(); m.follow() },
 	})
 	// quiet: everything is answered and every wait runs out
-	for range 200 {
+	sentBefore := m.s.nonce
+	for round := range 200 {
+		if round == 100 && m.s.nonce-sentBefore > 100 {
+			m.rt.Fatalf("%d responses were sent though nothing changed", m.s.nonce-sentBefore)
+		}
 		m.push()
 		m.follow()
 		for len(m.open) > 0 {
