@@ -163,10 +163,17 @@ func (c *Catalog) Changes() []model.ServiceKey {
 func (c *Catalog) Entry(k model.ServiceKey) Entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[k]; e != nil {
-		return *e
+	e := c.entries[k]
+	if e == nil {
+		return Entry{}
 	}
-	return Entry{}
+	out := *e
+	// A watch may go on answering from a cache while its registry is dead: what the
+	// probe of the source finds holds for each of its services.
+	if src := c.sources[model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}]; src != nil && out.Failure.Err == nil && src.Failure.Err != nil {
+		out.Failure, out.FailingSince = src.Failure, src.FailingSince
+	}
+	return out
 }
 
 // SourceStatus is one source in one datacenter, as of now.
@@ -237,6 +244,10 @@ func (c *Catalog) report(k model.ServiceKey, r Report) {
 }
 
 func (c *Catalog) reportSource(k model.ServiceKey, r Report) []model.Event {
+	if _, gone := r.(Unwatched); gone {
+		delete(c.sources, k)
+		return nil
+	}
 	now := c.cfg.Now()
 	e := c.sources[k]
 	if e == nil {
@@ -258,6 +269,11 @@ func (c *Catalog) reportSource(k model.ServiceKey, r Report) []model.Event {
 	is := sourceState(e)
 	if was == is {
 		return nil
+	}
+	for key := range c.entries {
+		if key.Source == k.Source && key.Datacenter == k.Datacenter {
+			c.markChanged(key)
+		}
 	}
 	ev := model.Event{Kind: model.EventSourceState, Subject: model.Subject{Kind: "Source", Name: k.String()}, From: was, To: is}
 	if e.Failure.Err != nil {

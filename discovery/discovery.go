@@ -32,8 +32,8 @@ type Source interface {
 }
 
 // Report is what a source says about a key: Present, Empty, Absent or Failed. A
-// key without a name is the source itself in that datacenter, and takes Fresh or
-// Failed.
+// key without a name is the source itself in that datacenter, and takes Fresh,
+// Failed or Unwatched.
 type Report interface{ isReport() }
 
 // Present is an authoritative answer with instances, sorted by ID.
@@ -57,11 +57,15 @@ type Failed struct {
 // Fresh means that the source answers with authority now.
 type Fresh struct{}
 
-func (Present) isReport() {}
-func (Empty) isReport()   {}
-func (Absent) isReport()  {}
-func (Failed) isReport()  {}
-func (Fresh) isReport()   {}
+// Unwatched means that nothing needs the source in that datacenter any more.
+type Unwatched struct{}
+
+func (Unwatched) isReport() {}
+func (Present) isReport()   {}
+func (Empty) isReport()     {}
+func (Absent) isReport()    {}
+func (Failed) isReport()    {}
+func (Fresh) isReport()     {}
 
 // Reason sorts failures by what an operator does about them.
 type Reason string

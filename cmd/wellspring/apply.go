@@ -76,15 +76,22 @@ func placed(err error, docs []*spec.Document) error {
 	if !ok {
 		return err
 	}
-	for i, f := range p.Errors {
+	placeAll(p.Errors, docs)
+	return p
+}
+
+// placeAll gives faults the places of the documents that were sent, and takes the
+// server's own places away.
+func placeAll(faults []spec.Fault, docs []*spec.Document) {
+	for i, f := range faults {
+		faults[i].File, faults[i].Line, faults[i].Column = "", 0, 0
 		for _, d := range docs {
 			if d.String() == f.Document {
-				p.Errors[i] = d.Fault(f.Field, f.Message)
-				p.Errors[i].Allowed = f.Allowed
+				faults[i] = d.Fault(f.Field, f.Message)
+				faults[i].Allowed = f.Allowed
 			}
 		}
 	}
-	return p
 }
 
 func applyCommand(g *global) *cobra.Command {
@@ -105,6 +112,7 @@ func applyCommand(g *global) *cobra.Command {
 		if err != nil {
 			return placed(err, docs)
 		}
+		placeAll(out.Warnings, docs)
 		return g.printOutcome(cmd, out, *dry)
 	}
 	return cmd
@@ -194,6 +202,7 @@ func diffCommand(g *global) *cobra.Command {
 		if err := t.write(cmd.OutOrStdout(), true); err != nil {
 			return err
 		}
+		placeAll(out.Warnings, docs)
 		for _, w := range out.Warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w.String())
 		}
@@ -353,6 +362,7 @@ func lintCommand(g *global) *cobra.Command {
 				return placed(err, docs)
 			}
 			warnings = out.Warnings
+			placeAll(warnings, docs)
 		} else {
 			_, w, faults := spec.New(0, docs)
 			if err := faults.Err(); err != nil {
@@ -360,14 +370,14 @@ func lintCommand(g *global) *cobra.Command {
 			}
 			warnings = w
 		}
-		t := &table{head: []string{"WARNING"}}
-		for _, w := range warnings {
-			t.add(w.String())
-		}
 		if warnings == nil {
 			warnings = []spec.Fault{}
 		}
-		if err := g.print(cmd.OutOrStdout(), warnings, t, nil); err != nil {
+		if g.output == "table" || g.output == "wide" { // whole: the advice stands at the end
+			for _, w := range warnings {
+				fmt.Fprintln(cmd.OutOrStdout(), "warning: "+plain(w.String()))
+			}
+		} else if err := g.print(cmd.OutOrStdout(), warnings, nil, nil); err != nil {
 			return err
 		}
 		if len(warnings) > 0 {

@@ -83,8 +83,8 @@ type localityConfig struct {
 
 // leaf is one scalar key.
 type leaf struct {
-	path, flag, env, doc string
-	value                reflect.Value
+	path, flag, env, doc, minimum string
+	value                         reflect.Value
 }
 
 // leaves lists the scalar keys of a configuration.
@@ -102,7 +102,7 @@ func leaves(c *config) []leaf {
 			case reflect.Slice:
 			default:
 				flag := kebab(path)
-				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), f.Tag.Get("doc"), fv})
+				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), f.Tag.Get("doc"), f.Tag.Get("minimum"), fv})
 			}
 		}
 	}
@@ -132,6 +132,9 @@ func (l leaf) set(text string) error {
 		d, err := time.ParseDuration(text)
 		if err != nil || d < 0 {
 			return fmt.Errorf("%q is not a duration; write 250ms, 2s or 1m30s", text)
+		}
+		if least, err := time.ParseDuration(l.minimum); err == nil && d < least {
+			return fmt.Errorf("%s is below the least that is taken, %s", d, least)
 		}
 		l.value.SetInt(int64(d))
 		return nil
@@ -235,7 +238,7 @@ func contains(s string, all ...string) bool {
 }
 
 func configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "The server's configuration", Example: "  wellspring config print --effective -c wellspring.yaml"}
+	cmd := &cobra.Command{Use: "config", Short: "The server's configuration", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, Example: "  wellspring config print --effective -c wellspring.yaml"}
 	print := &cobra.Command{
 		Use: "print", Short: "Print every key with its value, as YAML", Args: cobra.NoArgs,
 		Long:    "Prints the configuration that `serve` would run with: flag > environment > file >\ndefault. Without --effective only the defaults are printed. A token is shown as ***.",

@@ -170,6 +170,9 @@ func eventsCommand(g *global) *cobra.Command {
 	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing events until interrupted")
 	limit := cmd.Flags().Int("limit", 20, "most past events that are shown")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *limit < 1 || *limit > 10_000 {
+			return &exitError{exitUsage, fmt.Sprintf("--limit %d: 1 to 10000 are taken", *limit)}
+		}
 		var page admin.Events
 		if err := g.client().Get(cmd.Context(), "/v1/events", url.Values{"limit": {fmt.Sprint(*limit)}}, &page); err != nil {
 			return err
@@ -180,7 +183,11 @@ func eventsCommand(g *global) *cobra.Command {
 			t := &table{}
 			t.add(eventLine(e))
 			if g.output == "table" || g.output == "wide" {
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), t.rows[0][0])
+				line := t.rows[0][0]
+				if g.output == "table" {
+					line = cut(line)
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), line)
 				return err
 			}
 			return g.print(cmd.OutOrStdout(), e, t, []string{e.ID})

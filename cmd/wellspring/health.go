@@ -156,11 +156,11 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fi
 		names = append(names, e.Address)
 	}
 	if g.output == "table" || g.output == "wide" {
-		_, _ = fmt.Fprintf(w, "upstream %s: %s", u.Name, u.State)
+		head := fmt.Sprintf("upstream %s: %s (for %s)", u.Name, u.State, ago(u.Since))
 		if u.Why != "" {
-			_, _ = fmt.Fprintf(w, ": %s", u.Why)
+			head += ": " + u.Why
 		}
-		_, _ = fmt.Fprintf(w, " (since %s)\n", ago(u.Since))
+		_, _ = fmt.Fprintln(w, cut(head))
 		if u.Seen != "" {
 			_, _ = fmt.Fprintln(w, cut(u.Seen))
 		}
@@ -178,7 +178,7 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fi
 			}
 		}
 		for _, p := range u.Problems {
-			_, _ = fmt.Fprintln(w, "problem: "+p.String())
+			_, _ = fmt.Fprintln(w, cut("problem: "+p.String()))
 		}
 	}
 	return u.State == health.Healthy && u.Seen == "", nil

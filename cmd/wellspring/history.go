@@ -19,6 +19,9 @@ func historyCommand(g *global) *cobra.Command {
 	limit := cmd.Flags().Int("limit", 20, "most revisions that are listed")
 	against := cmd.Flags().Uint64("against", 0, "compare with this revision; default the one before")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *limit < 1 || *limit > 1000 {
+			return &exitError{exitUsage, fmt.Sprintf("--limit %d: 1 to 1000 are taken", *limit)}
+		}
 		if len(args) == 0 {
 			return g.listRevisions(cmd, *limit)
 		}

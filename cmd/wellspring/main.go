@@ -63,20 +63,23 @@ func explain(err error) (int, string) {
 	var problem *admin.Problem
 	var faults spec.Faults
 	var unreachable *client.UnreachableError
+	var address *client.AddressError
 	switch {
 	case errors.As(err, &exit):
 		return exit.code, exit.text
+	case errors.As(err, &address):
+		return exitUsage, address.Error()
 	case errors.As(err, &unreachable):
 		return exitUnreachable, unreachable.Error()
 	case errors.As(err, &faults):
-		return exitData, faults.Error()
+		return exitData, err.Error()
 	case errors.As(err, &problem):
 		if problem.Status == 422 {
 			return exitData, problem.Error()
 		}
 		return exitFailed, problem.Error()
 	case strings.HasPrefix(err.Error(), "unknown "), strings.Contains(err.Error(), "arg(s)"), strings.HasPrefix(err.Error(), "invalid argument"),
-		strings.HasPrefix(err.Error(), "flag needs"), strings.HasPrefix(err.Error(), "required flag"):
+		strings.HasPrefix(err.Error(), "flag needs"), strings.HasPrefix(err.Error(), "required flag"), strings.HasPrefix(err.Error(), "bad flag"):
 		return exitUsage, err.Error() + "; see wellspring --help"
 	}
 	return exitFailed, err.Error()
@@ -99,6 +102,12 @@ func newRoot() *cobra.Command {
 		Example:       "  wellspring serve --data-dir ./data\n  wellspring apply -f shop.yaml\n  wellspring health --watch",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if !contains(g.output, "table", "wide", "json", "yaml", "name") {
+			return &exitError{exitUsage, fmt.Sprintf("-o %s: allowed are table, wide, json, yaml and name", g.output)}
+		}
+		return nil
 	}
 	server := os.Getenv("WELLSPRING_SERVER")
 	if server == "" {

@@ -24,7 +24,23 @@ type table struct {
 	rows [][]string
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) add(cells ...string) {
+	for i := range cells {
+		cells[i] = plain(cells[i])
+	}
+	t.rows = append(t.rows, cells)
+}
+
+// plain turns control characters into spaces: a check's output must neither
+// break a table nor drive a terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
 
 // print writes a value in the form that was asked for: names for -o name, the
 // table for people, v for machines.
@@ -84,6 +100,7 @@ func (t *table) write(w io.Writer, wide bool) error {
 
 // cut shortens a line to width.
 func cut(s string) string {
+	s = plain(s)
 	if utf8.RuneCountInString(s) <= width {
 		return s
 	}

@@ -27,7 +27,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,9 +96,9 @@ const (
 
 // Source reads one Consul. Make it with New.
 type Source struct {
-	cfg       Config
-	client    *api.Client
-	anonymous bool // no token is sent
+	cfg    Config
+	client *api.Client
+	token  *token
 }
 
 // New checks the configuration; it does not connect.
@@ -129,7 +131,20 @@ func New(cfg Config) (*Source, error) {
 	if cfg.TLS != nil {
 		c.TLSConfig = api.TLSConfig{Address: cfg.TLS.ServerName, CAFile: cfg.TLS.CAFile, CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, InsecureSkipVerify: cfg.TLS.InsecureSkipVerify}
 	}
+	if cfg.TLS != nil {
+		if strings.HasPrefix(c.Address, "http://") {
+			return nil, fmt.Errorf("consul source %q: tls is configured and the address %s says http; write https, or leave tls out", cfg.Name, c.Address)
+		}
+		c.Scheme = "https"
+	}
 	c.Transport.MaxIdleConnsPerHost = cfg.MaxConnections
+	if socket, ok := strings.CutPrefix(c.Address, "unix://"); ok {
+		// api.NewClient would replace our HTTP client and its limits.
+		c.Transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+		c.Address = "127.0.0.1"
+	}
 	httpClient, err := api.NewHttpClient(c.Transport, c.TLSConfig)
 	if err != nil {
 		return nil, fmt.Errorf("consul source %q: TLS: %w", cfg.Name, err)
@@ -145,7 +160,7 @@ func New(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("consul source %q: %w", cfg.Name, err)
 	}
 	// NewClient has read the token file into c.
-	return &Source{cfg: cfg, client: client, anonymous: c.Token == ""}, nil
+	return &Source{cfg: cfg, client: client, token: &token{file: c.TokenFile, value: c.Token}}, nil
 }
 
 // capped bounds what one answer may be.
@@ -162,8 +177,9 @@ func (c capped) RoundTrip(r *http.Request) (*http.Response, error) {
 // Run implements discovery.Source.
 func (s *Source) Run(ctx context.Context, want <-chan []model.ServiceKey, report func(model.ServiceKey, discovery.Report)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	r := &runner{Source: s, report: report, watches: map[model.ServiceKey]context.CancelFunc{}, probes: map[string]bool{}, polled: newRound()}
+	r := &runner{Source: s, report: report, watches: map[model.ServiceKey]context.CancelFunc{}, probes: map[string]context.CancelFunc{}, polled: newRound()}
 	g.Go(func() error { r.poll(ctx); return nil })
+	r.want(ctx, nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -183,7 +199,7 @@ type runner struct {
 
 	// touched by Run's goroutine only
 	watches map[model.ServiceKey]context.CancelFunc
-	probes  map[string]bool
+	probes  map[string]context.CancelFunc
 	said    bool
 
 	polled *round
@@ -193,10 +209,18 @@ type runner struct {
 // wanted: a watch that is cancelled still occupies Consul until its wait ends.
 func (r *runner) want(ctx context.Context, keys []model.ServiceKey) {
 	wanted := make(map[model.ServiceKey]bool, len(keys))
-	r.probe(ctx, r.cfg.Datacenter)
+	datacenters := map[string]bool{"": true}
+	r.probe(ctx, "")
 	for _, k := range keys {
-		wanted[k] = true
+		wanted[k], datacenters[k.Datacenter] = true, true
 		r.probe(ctx, k.Datacenter)
+	}
+	for dc, cancel := range r.probes {
+		if !datacenters[dc] {
+			cancel()
+			delete(r.probes, dc)
+			r.report(model.ServiceKey{Source: r.cfg.Name, Datacenter: dc}, discovery.Unwatched{})
+		}
 	}
 	for k, cancel := range r.watches {
 		if !wanted[k] {
@@ -228,10 +252,10 @@ func (r *runner) want(ctx context.Context, keys []model.ServiceKey) {
 
 // probe starts the freshness probe of a datacenter once.
 func (r *runner) probe(ctx context.Context, datacenter string) {
-	if r.probes[datacenter] {
+	if r.probes[datacenter] != nil {
 		return
 	}
-	r.probes[datacenter] = true
+	ctx, r.probes[datacenter] = context.WithCancel(ctx)
 	key := model.ServiceKey{Source: r.cfg.Name, Datacenter: datacenter}
 	r.wg.Go(func() {
 		for {

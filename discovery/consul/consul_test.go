@@ -230,6 +230,9 @@ func TestAnswers(t *testing.T) {
 		"no answer":     {plain: []reply{{hang: true}}, want: []string{"failed: unreachable"}},
 		"broken record": {plain: []reply{good("15", `[{"Node":{"Node":"n1"},"Service":null},null,`+instance("a", "passing")+`,{"Node":{"Node":"n1"},"Service":{"ID":"p","Port":0,"Address":"10.0.0.1"}}]`)}, want: []string{"a problem of [0] problem of [1] problem of n1/p"}},
 		"twice":         {plain: []reply{good("15", list("a", "a"))}, want: []string{"a problem of n1/a"}},
+		"a check that is null, and a status that nobody knows": {
+			plain: []reply{good("15", "["+strings.Replace(instance("a", "passing"), `"Checks":[`, `"Checks":[null,`, 1)+","+instance("b", "splendid")+"]")},
+			want:  []string{"a b=unhealthy"}},
 		"critical and maintenance": {
 			plain: []reply{good("15", "["+instance("a", "critical")+","+strings.Replace(instance("b", "critical"), `"CheckID":"c"`, `"CheckID":"_service_maintenance:b"`, 1)+","+instance("c", "warning")+"]")},
 			want:  []string{"a=unhealthy b=draining c"}},

@@ -19,7 +19,13 @@ const maxReason = 256
 
 // reportOf says an answer in our words. A name exists in Consul only with an
 // instance, so that none is Absent.
-func (s *Source) reportOf(k model.ServiceKey, entries []*api.ServiceEntry) discovery.Report {
+func (s *Source) reportOf(k model.ServiceKey, entries []*api.ServiceEntry) (report discovery.Report) {
+	// What a registry says is hostile input: what cannot be read takes nothing away.
+	defer func() {
+		if r := recover(); r != nil {
+			report = discovery.Failed{Reason: discovery.BadAnswer, Err: fmt.Errorf("the answer about %q cannot be read: %v", k.Name, r)}
+		}
+	}()
 	if len(entries) == 0 {
 		return discovery.Absent{}
 	}
@@ -92,7 +98,7 @@ func (s *Source) endpoint(k model.ServiceKey, e *api.ServiceEntry) (model.Endpoi
 // health folds the checks of node and service: maintenance, then critical, then
 // warning, then passing. https://developer.hashicorp.com/consul/api-docs/health
 func health(e *api.ServiceEntry) (model.Health, uint32, string) {
-	status := e.Checks.AggregatedStatus()
+	status := worst(e.Checks)
 	weight := e.Service.Weights.Passing
 	h := model.Healthy
 	switch status {
@@ -112,7 +118,7 @@ func health(e *api.ServiceEntry) (model.Health, uint32, string) {
 		switch {
 		case status == api.HealthMaint && maint:
 			reason = "maintenance: " + c.Notes
-		case status != api.HealthPassing && status != api.HealthMaint && c.Status == status:
+		case status != api.HealthPassing && status != api.HealthMaint && c.Status == status, status == api.HealthCritical && c.Status != api.HealthPassing && c.Status != api.HealthWarning:
 			reason = c.Name + ": " + strings.TrimSpace(c.Output)
 		default:
 			continue
@@ -124,6 +130,28 @@ func health(e *api.ServiceEntry) (model.Health, uint32, string) {
 		h, reason = model.Draining, "weight 0 in Consul"
 	}
 	return h, clampWeight(weight), clip(reason)
+}
+
+// worst is the aggregate of checks. A status that is not known counts as critical:
+// nobody says that the instance works.
+func worst(checks api.HealthChecks) string {
+	rank := map[string]int{api.HealthPassing: 0, api.HealthWarning: 1, api.HealthCritical: 2, api.HealthMaint: 3}
+	out := api.HealthPassing
+	for _, c := range checks {
+		if c == nil {
+			continue
+		}
+		s := c.Status
+		if c.CheckID == api.NodeMaint || strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) {
+			s = api.HealthMaint
+		} else if _, known := rank[s]; !known {
+			s = api.HealthCritical
+		}
+		if rank[s] > rank[out] {
+			out = s
+		}
+	}
+	return out
 }
 
 func clampWeight(w int) uint32 { return uint32(min(max(w, 1), 1<<16)) }

@@ -21,7 +21,7 @@ type answer struct {
 }
 
 func (s *Source) options(ctx context.Context, k model.ServiceKey) *api.QueryOptions {
-	o := &api.QueryOptions{Datacenter: k.Datacenter, Namespace: k.Namespace, Partition: k.Partition}
+	o := &api.QueryOptions{Token: s.token.get(), Datacenter: k.Datacenter, Namespace: k.Namespace, Partition: k.Partition}
 	return o.WithContext(ctx)
 }
 
@@ -42,7 +42,7 @@ func (s *Source) plainRead(ctx context.Context, k model.ServiceKey) answer {
 		return fail(discovery.NoLeader, "consul answered without knowing a leader")
 	case meta.ResultsFilteredByACLs:
 		return fail(discovery.Filtered, "consul hides instances of %q from this token; give it service:read and node:read", k.Name)
-	case len(entries) == 0 && strings.EqualFold(meta.DefaultACLPolicy, "deny") && s.anonymous:
+	case len(entries) == 0 && strings.EqualFold(meta.DefaultACLPolicy, "deny") && s.token.get() == "":
 		return fail(discovery.Denied, "consul denies by default and no token is set; an empty answer proves nothing")
 	case meta.LastIndex <= 1:
 		return fail(discovery.BadAnswer, "consul answered with index %d, which no loaded state has", meta.LastIndex)

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -154,6 +155,8 @@ func match(ifMatch, ifNoneMatch string) (*uint64, error) {
 	switch {
 	case ifNoneMatch == "*":
 		return new(uint64), nil
+	case ifNoneMatch != "":
+		return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("If-None-Match %s: only * is taken, to create", ifNoneMatch))
 	case ifMatch == "" || ifMatch == "*":
 		return nil, nil //nolint:nilnil // nil is "any"
 	}
@@ -178,19 +181,24 @@ func (s *server) put(kind spec.Kind) func(context.Context, *writeIn) (*writeOut,
 		if err != nil {
 			return nil, err
 		}
-		exists := s.Store.State().Spec.Document(kind, in.Name) != nil
-		if exists && in.IfMatch == "" && in.IfNoneMatch == "" {
-			return nil, newProblem(http.StatusPreconditionRequired, fmt.Sprintf("%s exists; send If-Match with the ETag that you read, so that nobody's change is lost", ref))
+		required := newProblem(http.StatusPreconditionRequired, fmt.Sprintf("%s exists; send If-Match with the ETag that you read, so that nobody's change is lost", ref))
+		bare := in.IfMatch == "" && in.IfNoneMatch == ""
+		if bare {
+			m = new(uint64) // without a word it may only create
 		}
-		out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Document: docs[0], Match: m}}, Message: in.Message}, false)
-		if err != nil {
+		r, out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Document: docs[0], Match: m, Exists: in.IfMatch == "*"}}, Message: in.Message}, false)
+		var mismatch *store.MismatchError
+		switch {
+		case bare && errors.As(err, &mismatch):
+			return nil, required
+		case err != nil:
 			return nil, problem(err)
 		}
 		status := http.StatusOK
-		if !exists {
+		if r.Before.Document(kind, in.Name) == nil {
 			status = http.StatusCreated
 		}
-		return &writeOut{Status: status, ETag: etag(s.Store.State().Spec.Document(kind, in.Name).Revision), Body: out}, nil
+		return &writeOut{Status: status, ETag: etag(r.After.Document(kind, in.Name).Revision), Body: out}, nil
 	}
 }
 
@@ -211,7 +219,7 @@ func (s *server) del(kind spec.Kind) func(context.Context, *deleteIn) (*outcomeO
 		if err != nil {
 			return nil, err
 		}
-		out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Match: m}}, Message: in.Message}, in.DryRun)
+		_, out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Match: m}}, Message: in.Message}, in.DryRun)
 		if p, ok := problem(err).(*Problem); ok && p.Status == http.StatusUnprocessableEntity { //nolint:errorlint // problem returns it unwrapped
 			p.Status, p.Title = http.StatusConflict, http.StatusText(http.StatusConflict)
 			p.Detail = fmt.Sprintf("%s is referred to; delete or change these first", ref)
@@ -256,7 +264,7 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 		}
 		a.Expect = &n
 	}
-	out, err := s.commit(ctx, a, in.DryRun)
+	_, out, err := s.commit(ctx, a, in.DryRun)
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -267,7 +275,7 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 const author = "loopback"
 
 // commit applies or plans, and says what it means for the fleet.
-func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, error) {
+func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Result, Outcome, error) {
 	streams := s.Fleet.Streams(ctx)
 	a.Author = author
 	a.Check = func(_, after *spec.Spec) error { return twoGroups(after, streams) }
@@ -277,7 +285,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, 
 	}
 	r, err := do()
 	if err != nil {
-		return Outcome{}, err
+		return r, Outcome{}, err
 	}
 	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(r.Before, r.After)}
 	out.Warnings = append(out.Warnings, lostProxies(r.Before, r.After, streams)...)
@@ -295,10 +303,8 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, 
 			Revision: r.Revision, Actor: a.Author, Reason: summary(a.Message, r.Changes),
 		})
 	}
-	for _, p := range []*[]spec.Fault{&out.Warnings} {
-		if *p == nil {
-			*p = []spec.Fault{}
-		}
+	if out.Warnings == nil {
+		out.Warnings = []spec.Fault{}
 	}
 	if out.Changes == nil {
 		out.Changes = []store.Change{}
@@ -306,7 +312,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (Outcome, 
 	if out.Impact == nil {
 		out.Impact = []model.Impact{}
 	}
-	return out, nil
+	return r, out, nil
 }
 
 func summary(message string, changes []store.Change) string {

@@ -144,7 +144,7 @@ func (s *server) restore(ctx context.Context, in *restoreIn) (*restoreOut, error
 	if in.Message == "" {
 		in.Message = fmt.Sprintf("restore revision %d", in.Number)
 	}
-	out, err := s.commit(ctx, store.Apply{Edits: edits, Message: in.Message}, in.DryRun)
+	_, out, err := s.commit(ctx, store.Apply{Edits: edits, Message: in.Message}, in.DryRun)
 	if err != nil {
 		return nil, problem(err)
 	}

@@ -42,11 +42,11 @@ func (p Policy) Client(x model.Proxy) (*Client, error) {
 	case addr == "":
 		return nil, fmt.Errorf("its node metadata has no %s; start it with a bootstrap of `wellspring bootstrap`", MetadataKey)
 	case strings.HasPrefix(addr, "/"):
-		dir, err := filepath.EvalSymlinks(filepath.Dir(addr))
-		if p.SocketDir == "" || err != nil || dir != filepath.Clean(p.SocketDir) {
-			return nil, fmt.Errorf("its admin socket %s is not in envoyAdmin.socketDir", addr)
+		real, err := filepath.EvalSymlinks(addr)
+		if p.SocketDir == "" || err != nil || !below(p.SocketDir, real) {
+			return nil, fmt.Errorf("its admin socket %s is not below envoyAdmin.socketDir", addr)
 		}
-		return newClient("unix", filepath.Join(dir, filepath.Base(addr))), nil
+		return newClient("unix", real), nil
 	}
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -60,6 +60,18 @@ func (p Policy) Client(x model.Proxy) (*Client, error) {
 		return nil, fmt.Errorf("its admin address %s is a port of the control plane", addr)
 	}
 	return newClient("tcp", addr), nil
+}
+
+// below tells whether a path, free of links, lies below a folder.
+func below(dir, path string) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return false
+	}
+	return strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
 // Client asks one Envoy.

@@ -5,6 +5,7 @@ package health
 import (
 	"fmt"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -159,7 +160,7 @@ func reasons(out map[string]int, draining int) string {
 		first = "reported unhealthy"
 	}
 	if len(first) > 60 {
-		first = first[:60] + "…"
+		first = strings.ToValidUTF8(first[:60], "") + "…"
 	}
 	if len(keys) > 1 {
 		first += fmt.Sprintf(" (and %d other reasons)", len(keys)-1)

@@ -14,6 +14,9 @@ type checker struct {
 }
 
 func (c *checker) faultf(field, format string, args ...any) {
+	if len(c.faults) >= maxFaults {
+		return
+	}
 	c.faults = append(c.faults, c.doc.fault(field, fmt.Sprintf(format, args...)))
 }
 

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -28,7 +29,7 @@ type header struct {
 	Labels map[string]string `json:"labels,omitempty" doc:"For selecting documents; nothing else reads them."`
 }
 
-func decodeDocument(file string, before int, n ast.Node) (*Document, Faults) {
+func decodeDocument(file string, before int, n ast.Node, again bool) (*Document, Faults) {
 	d := &decoder{file: file, before: before, doc: &Document{places: map[string]Place{}}}
 	d.doc.places[""] = d.at(n)
 	entries, ok := d.mapping(n, "", "a document: a mapping with kind, name and spec")
@@ -40,12 +41,14 @@ func decodeDocument(file string, before int, n ast.Node) (*Document, Faults) {
 	hv := reflect.ValueOf(&h).Elem()
 	d.fields(only(entries, "kind", "name"), "", hv, nil)
 	kind, known := ParseKind(h.Kind)
-	if h.Kind != "" && (!known || string(kind) != h.Kind) {
+	if len(only(entries, "kind")) > 0 && (!known || string(kind) != h.Kind) {
 		d.add("kind", fmt.Sprintf("%q is not a kind", h.Kind), kindNames())
 		known = false
 	}
 	d.doc.Ref = Ref{Kind: Kind(h.Kind), Name: h.Name}
-	d.checkName(h.Name)
+	if len(only(entries, "name")) > 0 && !d.told("name") {
+		d.checkName(h.Name)
+	}
 	d.fields(except(entries, "kind", "name", "spec"), "", hv, []string{"kind", "name", "spec"})
 	d.doc.Labels = h.Labels
 	if !known {
@@ -67,6 +70,9 @@ func decodeDocument(file string, before int, n ast.Node) (*Document, Faults) {
 	c := &checker{doc: d.doc}
 	d.doc.Body.check(c)
 	for _, f := range c.faults {
+		if len(d.faults) >= maxFaults {
+			break
+		}
 		if !d.told(f.Field) {
 			d.faults = append(d.faults, f)
 		}
@@ -78,6 +84,13 @@ func decodeDocument(file string, before int, n ast.Node) (*Document, Faults) {
 	if err != nil {
 		d.add("", err.Error(), nil)
 		return nil, d.faults
+	}
+	// What is stored must be read again at the next start, or there is none.
+	if !again {
+		if stored, err := ParseStored(written); err != nil || !reflect.DeepEqual(stored.Body, d.doc.Body) {
+			d.add("", "cannot be kept: read again from its stored form it is not the same", nil)
+			return nil, d.faults
+		}
 	}
 	d.doc.Written = written
 	return d.doc, nil
@@ -110,7 +123,6 @@ func DecodeStrict(file string, text []byte, into any) Faults {
 
 func (d *decoder) checkName(name string) {
 	switch {
-	case name == "":
 	case !label.MatchString(name):
 		d.add("name", fmt.Sprintf("%q is not a name: lower-case letters, digits and -, at most 63, no - at either end", name), nil)
 	case strings.HasPrefix(name, ReservedPrefix):
@@ -179,7 +191,13 @@ func (d *decoder) noteEntry(e *ast.MappingValueNode, path string) {
 	d.note(e.Key, path)
 }
 
+// maxFaults of one document are told; who wrote more corrects these first.
+const maxFaults = 100
+
 func (d *decoder) add(field, message string, allowed []string) {
+	if len(d.faults) >= maxFaults {
+		return
+	}
 	f := d.doc.fault(field, message)
 	f.Allowed = allowed
 	d.faults = append(d.faults, f)
@@ -228,7 +246,7 @@ func (d *decoder) wrongType(n ast.Node, path, want string) {
 
 func clip(s string) string {
 	if len(s) > 40 {
-		return s[:40] + "…"
+		return strings.ToValidUTF8(s[:40], "") + "…"
 	}
 	return s
 }
@@ -401,8 +419,16 @@ func (d *decoder) fields(entries []*ast.MappingValueNode, path string, v reflect
 		return
 	}
 	for i := range t.NumField() {
-		if f := t.Field(i); f.Tag.Get("required") == "true" && !seen[nameOf(f)] {
-			d.add(join(path, nameOf(f)), "is missing", nil)
+		f := t.Field(i)
+		if f.Tag.Get("required") != "true" {
+			continue
+		}
+		at := join(path, nameOf(f))
+		switch v := v.Field(i); {
+		case !seen[nameOf(f)]:
+			d.add(at, "is missing", nil)
+		case v.Kind() == reflect.String && v.Len() == 0 && !d.told(at):
+			d.add(at, "is empty", nil)
 		}
 	}
 }
@@ -559,6 +585,11 @@ func plain(n ast.Node) any {
 		return out
 	case *ast.LiteralNode:
 		return x.Value.Value
+	case *ast.FloatNode:
+		if f, ok := x.GetValue().(float64); ok { // never with an exponent, which YAML reads as text
+			return json.RawMessage(strconv.FormatFloat(f, 'f', -1, 64))
+		}
+		return x.GetValue()
 	case ast.ScalarNode:
 		return x.GetValue()
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // Limits on what is read, checked before it is parsed.
@@ -26,6 +28,23 @@ const (
 // faults. It returns the documents that are right by themselves, in the order
 // they were written, and every fault of the others.
 func Parse(file string, text []byte) ([]*Document, Faults) {
+	return parse(file, text, MaxDocument)
+}
+
+// ParseStored reads a document that was accepted once: its text may be longer in
+// canonical form than it was as written.
+func ParseStored(text []byte) (*Document, error) {
+	docs, faults := parse("store", text, MaxText)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	if len(docs) != 1 {
+		return nil, fmt.Errorf("holds %d documents: %w", len(docs), model.ErrInvalid)
+	}
+	return docs[0], nil
+}
+
+func parse(file string, text []byte, maxDocument int) ([]*Document, Faults) {
 	if len(text) > MaxText {
 		return nil, Faults{{File: file, Message: fmt.Sprintf("is %d bytes long; at most %d are taken in one go", len(text), MaxText)}}
 	}
@@ -35,7 +54,7 @@ func Parse(file string, text []byte) ([]*Document, Faults) {
 	var docs []*Document
 	var faults Faults
 	for _, part := range split(text) {
-		d, f := parseOne(file, part)
+		d, f := parseOne(file, part, maxDocument)
 		docs, faults = append(docs, d...), append(faults, f...)
 	}
 	slices.SortStableFunc(faults, func(a, b Fault) int {
@@ -71,8 +90,8 @@ func split(text []byte) []part {
 	return append(parts, part{text[start:], startLine})
 }
 
-func parseOne(file string, p part) (docs []*Document, faults Faults) {
-	body, faults := parsePart(file, p)
+func parseOne(file string, p part, maxDocument int) (docs []*Document, faults Faults) {
+	body, faults := parsePart(file, p, maxDocument)
 	if body == nil {
 		return nil, faults
 	}
@@ -81,7 +100,7 @@ func parseOne(file string, p part) (docs []*Document, faults Faults) {
 		nodes = list.Values
 	}
 	for _, n := range nodes {
-		doc, f := decodeDocument(file, p.before, n)
+		doc, f := decodeDocument(file, p.before, n, maxDocument != MaxDocument)
 		faults = append(faults, f...)
 		if len(f) == 0 {
 			docs = append(docs, doc)
@@ -95,17 +114,17 @@ func parseTree(file string, text []byte) (ast.Node, Faults) {
 	if !utf8.Valid(text) {
 		return nil, Faults{{File: file, Message: "is not UTF-8 text"}}
 	}
-	return parsePart(file, part{text: text})
+	return parsePart(file, part{text: text}, MaxDocument)
 }
 
 // parsePart returns the syntax tree of one value, nil when there is none.
-func parsePart(file string, p part) (body ast.Node, faults Faults) {
+func parsePart(file string, p part, maxDocument int) (body ast.Node, faults Faults) {
 	at := Place{File: file, Line: p.before + 1, Column: 1}
 	fault := func(pl Place, format string, args ...any) Faults {
 		return Faults{{File: pl.File, Line: pl.Line, Column: pl.Column, Message: fmt.Sprintf(format, args...)}}
 	}
-	if len(p.text) > MaxDocument {
-		return nil, fault(at, "the document is %d bytes long; at most %d are taken", len(p.text), MaxDocument)
+	if len(p.text) > maxDocument {
+		return nil, fault(at, "the document is %d bytes long; at most %d are taken", len(p.text), maxDocument)
 	}
 	// The parser is not ours and reads hostile text: what makes it panic is
 	// refused like any other text that cannot be read.
@@ -150,6 +169,9 @@ func tooDeep(tokens token.Tokens) *token.Token {
 		case token.MappingEndType, token.SequenceEndType:
 			flow--
 		case token.SequenceEntryType, token.MappingValueType:
+			if flow > 0 {
+				continue // inside brackets the brackets count
+			}
 			col := t.Position.Column
 			if t.Type == token.MappingValueType && t.Prev != nil {
 				col = t.Prev.Position.Column

@@ -119,13 +119,14 @@ func (r *Route) check(c *checker) {
 func (r *Rule) check(c *checker, path string) {
 	r.Match.check(c, path+".match")
 	var sum uint64
+	seen := make(map[string]int, len(r.To))
 	for i, d := range r.To {
 		sum += uint64(d.Weight)
-		for j := range i {
-			if r.To[j].Upstream == d.Upstream {
-				c.faultf(index(path+".to", i)+".upstream", "%q stands at to[%d] already", d.Upstream, j)
-			}
+		if j, ok := seen[d.Upstream]; ok {
+			c.faultf(index(path+".to", i)+".upstream", "%q stands at to[%d] already", d.Upstream, j)
+			continue
 		}
+		seen[d.Upstream] = i
 	}
 	if len(r.To) == 0 {
 		c.faultf(path+".to", "is empty; name an upstream")

@@ -21,6 +21,8 @@ type Edit struct {
 	// Match is the revision that the document must have now; nil is any, 0 is
 	// "must not exist".
 	Match *uint64
+	// Exists wants the document to be there, at any revision.
+	Exists bool
 }
 
 // Apply is a set of edits that are made at once.
@@ -75,7 +77,7 @@ func (e *MismatchError) Error() string {
 	case e.Want == 0:
 		return fmt.Sprintf("%s exists already, at revision %d", e.What, e.Got)
 	case e.Got == 0:
-		return fmt.Sprintf("%s does not exist; revision %d was expected", e.What, e.Want)
+		return e.What + " does not exist; it was expected to"
 	}
 	return fmt.Sprintf("%s is at revision %d, %d was expected; read it again and repeat the change", e.What, e.Got, e.Want)
 }
@@ -143,12 +145,15 @@ func (s *Store) plan(a Apply) (r Result, docs map[spec.Ref]*spec.Document, specC
 }
 
 func checkMatch(e Edit, now *spec.Document) error {
-	if e.Match == nil {
-		return nil
-	}
 	got := uint64(0)
 	if now != nil {
 		got = now.Revision
+	}
+	if e.Exists && now == nil {
+		return &MismatchError{What: e.Ref.String(), Want: 1}
+	}
+	if e.Match == nil {
+		return nil
 	}
 	if got != *e.Match {
 		return &MismatchError{What: e.Ref.String(), Want: *e.Match, Got: got}

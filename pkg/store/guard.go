@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -73,8 +74,12 @@ func backup(dir, path string, now time.Time) error {
 		return err
 	}
 	to := filepath.Join(dir, "backups", "wellspring-"+now.UTC().Format("20060102T150405.000")+".db")
+	leftovers, _ := filepath.Glob(filepath.Join(dir, "backups", "*.part"))
+	for _, f := range leftovers {
+		_ = os.Remove(f) // of a copy that was cut off; it is tried again at the next start
+	}
 	if err := copyFile(path, to+".part"); err != nil {
-		return err
+		return errors.Join(err, os.Remove(to+".part"))
 	}
 	if err := os.Rename(to+".part", to); err != nil {
 		return err
@@ -123,6 +128,21 @@ func VerifyFile(path string) error {
 	return errors.Join(err, db.Close())
 }
 
+// DamagedError is the verdict on a file that cannot be trusted.
+type DamagedError struct{ Err error }
+
+func (e *DamagedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what was found.
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// crashed tells whether a process died of what it read: by a memory fault, or as
+// Go ends after one.
+func crashed(exit *exec.ExitError) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && (status.Signaled() && (status.Signal() == syscall.SIGSEGV || status.Signal() == syscall.SIGBUS) || status.ExitStatus() == 2)
+}
+
 // VerifyCommand returns a Verify that runs a command with the path as its last
 // argument. The command calls VerifyFile; its exit status is the verdict.
 func VerifyCommand(command ...string) func(context.Context, string) error {
@@ -135,11 +155,13 @@ func VerifyCommand(command ...string) func(context.Context, string) error {
 		switch {
 		case err == nil:
 			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("check %s: %w", path, ctx.Err())
 		case errors.As(err, &exit) && exit.ExitCode() == 1:
-			return errors.New(strings.TrimSpace(string(out)))
-		case errors.As(err, &exit):
-			return fmt.Errorf("it is damaged: reading it crashed the checking process: %w", exit)
+			return &DamagedError{errors.New(strings.TrimSpace(string(out)))}
+		case errors.As(err, &exit) && crashed(exit):
+			return &DamagedError{fmt.Errorf("reading it crashed the checking process: %w", exit)}
 		}
-		return fmt.Errorf("check the store in a child process: %w", err)
+		return fmt.Errorf("the check of %s did not run: %w: %s", path, err, strings.TrimSpace(string(out)))
 	}
 }

