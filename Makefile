@@ -83,3 +83,13 @@ demo: $(if $(ENVOY),,envoy) build ## an outage and back in a minute, with a real
 .PHONY: demo-consul
 demo-consul: tools build ## the same with services registered in a real Consul
 	@$(GO) run -tags $(TAGS) ./examples/demo --consul
+
+.PHONY: docs
+docs: build ## write docs/reference.md and docs/schema.json from the structs
+	@mkdir -p docs
+	@bin/wellspring reference > docs/reference.md
+	@bin/wellspring reference --schema > docs/schema.json
+
+.PHONY: bench
+bench: ## benchmarks of translate, publish and apply
+	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./pkg/store

@@ -118,7 +118,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g),
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
-		eventsCommand(g), bootstrapCommand(), configCommand(), versionCommand(g), verifyCommand(),
+		eventsCommand(g), bootstrapCommand(), configCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	return root
 }

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// referenceCommand prints docs/reference.md and docs/schema.json; hidden, since
+// only the build calls it.
+func referenceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "reference", Hidden: true, Args: cobra.NoArgs, Short: "Print the reference of the documents, or their JSON Schema",
+		Example: "  wellspring reference > docs/reference.md\n  wellspring reference --schema > docs/schema.json",
+	}
+	schema := cmd.Flags().Bool("schema", false, "print the JSON Schema")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *schema {
+			text, err := spec.Schema()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		}
+		return writeReference(cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func writeReference(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("# Reference of the documents\n\n" +
+		"Generated from the structs that the documents are parsed into: `make docs`.\n\n" +
+		"A document has `kind`, `name` (an RFC 1123 label), optional `labels`, and `spec`.\n" +
+		"Names that begin with `" + spec.ReservedPrefix + "` are refused. Durations are Go's: `250ms`, `2s`, `1m30s`.\n" +
+		"An unknown or doubled key, a wrong type and a dangling reference are errors.\n")
+	for _, kind := range spec.Kinds {
+		fmt.Fprintf(&b, "\n## %s\n\n| field | type | default | meaning |\n|---|---|---|---|\n", kind)
+		for _, l := range spec.Leaves(kind) {
+			def := l.Default
+			if l.Required {
+				def = "required"
+			}
+			meaning := l.Doc
+			if l.Enum != "" {
+				meaning += " One of `" + strings.ReplaceAll(l.Enum, ",", "`, `") + "`."
+			}
+			switch {
+			case l.Minimum != "" && l.Maximum != "":
+				meaning += fmt.Sprintf(" %s to %s.", l.Minimum, l.Maximum)
+			case l.Minimum != "":
+				meaning += fmt.Sprintf(" At least %s.", l.Minimum)
+			case l.Maximum != "":
+				meaning += fmt.Sprintf(" At most %s.", l.Maximum)
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", l.Path, l.Type, def, strings.ReplaceAll(meaning, "|", "\\|"))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"wellspring": main})
+}
+
+// TestScripts runs the stories of testdata/script: commands as a person types
+// them, what they print and how they exit.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("NO_COLOR", "1")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serving": serving,
+			"exits":   exits,
+			"narrow":  narrow,
+			"taken":   taken,
+		},
+	})
+}
+
+// serving DIR waits for a server with that data directory and sets
+// WELLSPRING_SERVER.
+func serving(ts *testscript.TestScript, _ bool, args []string) {
+	for range 500 {
+		text, err := os.ReadFile(ts.MkAbs(filepath.Join(args[0], "addresses.json")))
+		var a addresses
+		if err == nil && json.Unmarshal(text, &a) == nil {
+			if c, err := net.Dial("tcp", a.Admin); err == nil {
+				_ = c.Close()
+				ts.Setenv("WELLSPRING_SERVER", a.Admin)
+				ts.Setenv("XDS", a.XDS)
+				return
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("no server with %s", args[0])
+}
+
+// exits CODE COMMAND… wants an exit code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	code := "0"
+	if err != nil {
+		var exit interface{ ExitCode() int }
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = strconv.Itoa(exit.ExitCode())
+	}
+	if code != args[0] {
+		ts.Fatalf("exit %s, want %s", code, args[0])
+	}
+}
+
+// narrow FILE wants lines of at most 80 characters.
+func narrow(ts *testscript.TestScript, _ bool, args []string) {
+	n := 0
+	for _, r := range ts.ReadFile(args[0]) {
+		if n++; r == '\n' {
+			n = 0
+		}
+		if n > width {
+			ts.Fatalf("%s has a line of more than %d characters:\n%s", args[0], width, ts.ReadFile(args[0]))
+		}
+	}
+}
+
+// taken NAME listens on a loopback port for the rest of the script.
+func taken(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	ts.Defer(func() { _ = l.Close() })
+	ts.Setenv(args[0], l.Addr().String())
+}
