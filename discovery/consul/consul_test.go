@@ -180,50 +180,72 @@ func TestAnswers(t *testing.T) {
 		want            []string
 	}{
 		"healthy, nobody registered: a plain read says so": {
-			plain: []reply{good("15", "[]")}, want: []string{"absent"}},
+			plain: []reply{good("15", "[]")}, want: []string{"absent"},
+		},
 		"streaming says nobody is left: a plain read confirms": {
-			plain: []reply{good("15", list("a")), good("20", "[]")}, blocking: []reply{streamed("20", "[]")}, want: []string{"a", "absent"}},
+			plain: []reply{good("15", list("a")), good("20", "[]")}, blocking: []reply{streamed("20", "[]")}, want: []string{"a", "absent"},
+		},
 		"streaming says nobody is left and a plain read disagrees: the plain read counts": {
-			plain: []reply{good("15", list("a"))}, blocking: []reply{streamed("20", "[]")}, want: []string{"a"}},
+			plain: []reply{good("15", list("a"))}, blocking: []reply{streamed("20", "[]")}, want: []string{"a"},
+		},
 		"no leader, never had one": {
-			plain: []reply{noLeader}, blocking: []reply{streamed("1", "[]")}, want: []string{"failed: no leader"}},
+			plain: []reply{noLeader}, blocking: []reply{streamed("1", "[]")}, want: []string{"failed: no leader"},
+		},
 		"servers killed, service seen before: streaming goes on with the old instances": {
-			plain: []reply{good("15", list("a")), noLeader}, blocking: []reply{streamed("15", list("a"))}, want: []string{"a"}},
+			plain: []reply{good("15", list("a")), noLeader}, blocking: []reply{streamed("15", list("a"))}, want: []string{"a"},
+		},
 		"servers killed and streaming says nobody: nothing is removed": {
-			plain: []reply{good("15", list("a")), noLeader}, blocking: []reply{streamed("16", "[]")}, want: []string{"a", "failed: no leader"}},
+			plain: []reply{good("15", list("a")), noLeader}, blocking: []reply{streamed("16", "[]")}, want: []string{"a", "failed: no leader"},
+		},
 		"streaming without a snapshot: index 1": {
-			plain: []reply{good("15", list("a"))}, blocking: []reply{streamed("1", "[]")}, want: []string{"a"}},
+			plain: []reply{good("15", list("a"))}, blocking: []reply{streamed("1", "[]")}, want: []string{"a"},
+		},
 		"unknown token": {
-			plain: []reply{denied}, cfg: Config{Token: "x"}, want: []string{"failed: denied"}},
+			plain: []reply{denied}, cfg: Config{Token: "x"}, want: []string{"failed: denied"},
+		},
 		"token without service:read: plain read is filtered": {
-			plain: []reply{filtered}, cfg: Config{Token: "x"}, want: []string{"failed: filtered"}},
+			plain: []reply{filtered}, cfg: Config{Token: "x"}, want: []string{"failed: filtered"},
+		},
 		"token loses service:read: streaming is empty without a word, the plain read tells": {
-			plain: []reply{good("15", list("a")), filtered}, blocking: []reply{streamed("20", "[]")}, cfg: Config{Token: "x"}, want: []string{"a", "failed: filtered"}},
+			plain: []reply{good("15", list("a")), filtered}, blocking: []reply{streamed("20", "[]")}, cfg: Config{Token: "x"}, want: []string{"a", "failed: filtered"},
+		},
 		"anonymous under default deny": {
 			plain: []reply{{status: 200, body: "[]", index: "15", leader: true, header: map[string]string{"X-Consul-Default-Acl-Policy": "deny"}}},
-			want:  []string{"failed: denied"}},
+			want:  []string{"failed: denied"},
+		},
 		"token deleted during a long poll": {
-			plain: []reply{good("15", list("a")), denied}, blocking: []reply{denied}, cfg: Config{Token: "x"}, want: []string{"a", "failed: denied"}},
+			plain: []reply{good("15", list("a")), denied}, blocking: []reply{denied}, cfg: Config{Token: "x"}, want: []string{"a", "failed: denied"},
+		},
 		"unknown datacenter": {
-			plain: []reply{{status: 500, body: "No path to datacenter"}}, want: []string{"failed: no datacenter"}},
+			plain: []reply{{status: 500, body: "No path to datacenter"}}, want: []string{"failed: no datacenter"},
+		},
 		"plain read without a leader": {
-			plain: []reply{{status: 200, body: "[]", index: "15"}}, want: []string{"failed: no leader"}},
+			plain: []reply{{status: 200, body: "[]", index: "15"}}, want: []string{"failed: no leader"},
+		},
 		"plain read with index 0": {
-			plain: []reply{good("0", "[]")}, want: []string{"failed: bad answer"}},
+			plain: []reply{good("0", "[]")}, want: []string{"failed: bad answer"},
+		},
 		"index missing": {
-			plain: []reply{good("", "[]")}, want: []string{"failed: bad answer"}},
+			plain: []reply{good("", "[]")}, want: []string{"failed: bad answer"},
+		},
 		"too many connections": {
-			plain: []reply{{status: 429, body: "Your IP is issuing too many concurrent connections"}}, want: []string{"failed: limited"}},
+			plain: []reply{{status: 429, body: "Your IP is issuing too many concurrent connections"}}, want: []string{"failed: limited"},
+		},
 		"the index runs backwards: read again from 0": {
-			plain: []reply{good("90", list("a")), good("30", list("a", "b"))}, blocking: []reply{streamed("20", list("a")), streamed("30", list("a", "b"))}, want: []string{"a", "a b"}},
+			plain: []reply{good("90", list("a")), good("30", list("a", "b"))}, blocking: []reply{streamed("20", list("a")), streamed("30", list("a", "b"))}, want: []string{"a", "a b"},
+		},
 		"more than half of three is lost: a plain read confirms": {
-			plain: []reply{good("15", list("a", "b", "c")), good("20", list("a"))}, blocking: []reply{streamed("20", list("a"))}, want: []string{"a b c", "a"}},
+			plain: []reply{good("15", list("a", "b", "c")), good("20", list("a"))}, blocking: []reply{streamed("20", list("a"))}, want: []string{"a b c", "a"},
+		},
 		"more than half of three is lost and a plain read disagrees": {
-			plain: []reply{good("15", list("a", "b", "c"))}, blocking: []reply{streamed("20", list("a"))}, want: []string{"a b c"}},
+			plain: []reply{good("15", list("a", "b", "c"))}, blocking: []reply{streamed("20", list("a"))}, want: []string{"a b c"},
+		},
 		"one of three is lost: no second question": {
-			plain: []reply{good("15", list("a", "b", "c")), noLeader}, blocking: []reply{streamed("20", list("a", "b"))}, want: []string{"a b c", "a b"}},
+			plain: []reply{good("15", list("a", "b", "c")), noLeader}, blocking: []reply{streamed("20", list("a", "b"))}, want: []string{"a b c", "a b"},
+		},
 		"null in place of a list": {
-			plain: []reply{good("15", list("a")), good("20", "null")}, blocking: []reply{streamed("20", "null")}, want: []string{"a", "absent"}},
+			plain: []reply{good("15", list("a")), good("20", "null")}, blocking: []reply{streamed("20", "null")}, want: []string{"a", "absent"},
+		},
 		"HTML":          {plain: []reply{good("15", "<html>")}, want: []string{"failed: bad answer"}},
 		"cut JSON":      {plain: []reply{good("15", list("a")[:60])}, want: []string{"failed: unreachable"}},
 		"redirect":      {plain: []reply{{status: 302, header: map[string]string{"Location": "http://127.0.0.1:1/"}}}, want: []string{"failed: bad answer"}},
@@ -232,10 +254,12 @@ func TestAnswers(t *testing.T) {
 		"twice":         {plain: []reply{good("15", list("a", "a"))}, want: []string{"a problem of n1/a"}},
 		"a check that is null, and a status that nobody knows": {
 			plain: []reply{good("15", "["+strings.Replace(instance("a", "passing"), `"Checks":[`, `"Checks":[null,`, 1)+","+instance("b", "splendid")+"]")},
-			want:  []string{"a b=unhealthy"}},
+			want:  []string{"a b=unhealthy"},
+		},
 		"critical and maintenance": {
 			plain: []reply{good("15", "["+instance("a", "critical")+","+strings.Replace(instance("b", "critical"), `"CheckID":"c"`, `"CheckID":"_service_maintenance:b"`, 1)+","+instance("c", "warning")+"]")},
-			want:  []string{"a=unhealthy b=draining c"}},
+			want:  []string{"a=unhealthy b=draining c"},
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			got := watchFor(t, 3*time.Minute, &fake{plain: x.plain, blocking: x.blocking}, x.cfg)

@@ -227,12 +227,11 @@ func (s *stage) apply(message, documents string) (uint64, error) {
 }
 
 // show runs a verb of the command line and prints what an operator sees.
-func (s *stage) show(args ...string) string {
+func (s *stage) show(args ...string) {
 	cmd := exec.CommandContext(s.ctx, s.program, append([]string{"--server", s.admin}, args...)...)
 	out, _ := cmd.CombinedOutput() // exit status 79 says that something is wrong, which is the point
 	fmt.Printf("\n   $ wellspring %s\n", strings.Join(args, " "))
 	for line := range strings.Lines(string(out)) {
 		fmt.Print("   " + line)
 	}
-	return string(out)
 }

@@ -102,7 +102,7 @@ func (m *machine) follow() {
 			m.drop(typ, less...)
 		}
 		if len(more) > 0 {
-			m.peer.more(typ, more...)
+			m.more(typ, more...)
 		}
 	}
 	need := map[string]bool{}
