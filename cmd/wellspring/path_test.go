@@ -359,6 +359,15 @@ func walkPath(t *testing.T, version string) {
 	time.Sleep(time.Second)
 	s.noneLost("Consul killed and back")
 
+	// Consul brings its checks back one by one; what follows begins when all pass.
+	within(t, 5*time.Second, "healthy again", func() string {
+		out, code := s.control.cli("health")
+		if code == 0 {
+			return ""
+		}
+		return out
+	})
+
 	// 6. control plane restarted under traffic: nothing is lost
 	s.startLoad()
 	_ = s.control.Signal(syscall.SIGKILL)
@@ -372,11 +381,17 @@ func walkPath(t *testing.T, version string) {
 		}
 		return out
 	})
-	time.Sleep(500 * time.Millisecond)
+	within(t, 5*time.Second, "the assignment, which every new stream is answered", func() string {
+		if sent := s.metric("wellspring_xds_resources_total", `change="sent"`); sent < 1 {
+			return "nothing was sent"
+		}
+		return ""
+	})
+	time.Sleep(300 * time.Millisecond)
 	s.noneLost("control plane killed and back")
-	sent := s.metric("wellspring_xds_resources_total", `change="sent"`)
-	if want := 1.0; sent != want { // the assignment, which every new stream is answered
-		t.Errorf("the reconnect was sent %v resources, want %v", sent, want)
+	if sent := s.metric("wellspring_xds_resources_total", `change="sent"`); sent != 1 {
+		out, _ := s.control.cli("events", "-o", "wide", "--limit", "50")
+		t.Errorf("the reconnect was sent %v resources, want the one assignment\n%s\n%s", sent, out, s.control.Output())
 	}
 
 	// 7. Envoy restarted

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -20,8 +21,12 @@ func healthChecks(name string, u *spec.Upstream, band Band) []*corev3.HealthChec
 		checks = checks[:1]
 	}
 	out := make([]*corev3.HealthCheck, 0, len(checks))
-	for _, h := range checks {
-		out = append(out, healthCheck(name, u, h))
+	for i, h := range checks {
+		c := healthCheck(name, u, h)
+		if len(checks) > 1 {
+			c.Name = fmt.Sprintf("%d", i) // Envoy tells several apart by name
+		}
+		out = append(out, c)
 	}
 	return out
 }
