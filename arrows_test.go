@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"discovery":            {"pkg/model"},
 	"discovery/local":      {"discovery", "pkg/model", "pkg/spec"},
 	"discovery/consul":     {"discovery", "pkg/model"},
-	"xds":                  {"discovery", "pkg/health", "pkg/model", "pkg/spec", "xds/delivery", "xds/translate"},
+	"xds":                  {"pkg/health", "pkg/model", "pkg/spec", "xds/delivery", "xds/translate"},
 	"xds/translate":        {"pkg/model", "pkg/spec"},
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/model", "xds/delivery", "xds/translate"},

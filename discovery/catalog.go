@@ -33,33 +33,20 @@ type Catalog struct {
 	wants map[string]chan []model.ServiceKey // by source; set in New
 
 	mu       sync.Mutex // guards what follows; never held across I/O
-	entries  map[model.ServiceKey]*Entry
-	sources  map[model.ServiceKey]*Entry // keys without a name
+	entries  map[model.ServiceKey]*entry
+	sources  map[model.ServiceKey]*entry // keys without a name
 	changed  map[model.ServiceKey]bool
 	signal   chan struct{}
 	wantedBy map[string][]model.ServiceKey
 }
 
-// Entry is what is known about one key.
-type Entry struct {
-	// Service is the last authoritative answer, nil before the first.
-	Service *model.Service
-	// Answered is when the last authoritative answer came.
-	Answered time.Time
-	// Since is when Service last changed.
-	Since time.Time
-	// Failure is why nothing newer is known; its Err is nil while all is well.
-	Failure Failed
-	// FailingSince is when the failure began, zero while all is well.
-	FailingSince time.Time
-}
-
-// Presence is Unknown before the first authoritative answer.
-func (e Entry) Presence() model.Presence {
-	if e.Service == nil {
-		return model.Unknown
-	}
-	return e.Service.Presence
+// entry is what is known about one key.
+type entry struct {
+	service      *model.Service // the last authoritative answer, nil before the first
+	answered     time.Time      // when it came last
+	since        time.Time      // when it last changed
+	failure      Failed         // why nothing newer is known; Err is nil while all is well
+	failingSince time.Time      // zero while all is well
 }
 
 // New returns a catalog that wants nothing yet.
@@ -74,8 +61,8 @@ func New(cfg Config) *Catalog {
 		cfg.Emit = func(model.Event) {}
 	}
 	c := &Catalog{
-		cfg: cfg, wants: map[string]chan []model.ServiceKey{}, entries: map[model.ServiceKey]*Entry{},
-		sources: map[model.ServiceKey]*Entry{}, changed: map[model.ServiceKey]bool{}, signal: make(chan struct{}, 1),
+		cfg: cfg, wants: map[string]chan []model.ServiceKey{}, entries: map[model.ServiceKey]*entry{},
+		sources: map[model.ServiceKey]*entry{}, changed: map[model.ServiceKey]bool{}, signal: make(chan struct{}, 1),
 		wantedBy: map[string][]model.ServiceKey{},
 	}
 	for name := range cfg.Sources {
@@ -112,10 +99,10 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 		wanted[k] = true
 		by[k.Source] = append(by[k.Source], k)
 		if c.entries[k] == nil {
-			c.entries[k] = &Entry{}
+			c.entries[k] = &entry{}
 			if c.wants[k.Source] == nil {
-				c.entries[k].Failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
-				c.entries[k].FailingSince = c.cfg.Now()
+				c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
+				c.entries[k].failingSince = c.cfg.Now()
 				c.markChanged(k)
 			}
 		}
@@ -159,19 +146,19 @@ func (c *Catalog) Changes() []model.ServiceKey {
 	return keys
 }
 
-// Entry returns what is known about a key; the zero Entry when it is not wanted.
-func (c *Catalog) Entry(k model.ServiceKey) Entry {
+// Entry returns what is known about a key; the zero value when it is not wanted.
+func (c *Catalog) Entry(k model.ServiceKey) model.Known {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[k]
 	if e == nil {
-		return Entry{}
+		return model.Known{}
 	}
-	out := *e
+	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, FailingSince: e.failingSince}
 	// A watch may go on answering from a cache while its registry is dead: what the
 	// probe of the source finds holds for each of its services.
-	if src := c.sources[model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}]; src != nil && out.Failure.Err == nil && src.Failure.Err != nil {
-		out.Failure, out.FailingSince = src.Failure, src.FailingSince
+	if src := c.sources[model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}]; src != nil && out.Failure == nil {
+		out.Failure, out.FailingSince = src.failure.Err, src.failingSince
 	}
 	return out
 }
@@ -206,18 +193,18 @@ func (c *Catalog) Sources() []SourceStatus {
 	}
 	for k, e := range c.sources {
 		s := at(k)
-		s.LastFresh, s.State, s.Since = e.Answered, "fresh", e.Since
-		if e.Failure.Err != nil {
-			s.State, s.Since, s.Error = string(e.Failure.Reason), e.FailingSince, e.Failure.Err.Error()
+		s.LastFresh, s.State, s.Since = e.answered, "fresh", e.since
+		if e.failure.Err != nil {
+			s.State, s.Since, s.Error = string(e.failure.Reason), e.failingSince, e.failure.Err.Error()
 		}
 	}
 	for k, e := range c.entries {
 		s := at(k)
 		s.Services++
-		if e.Service == nil {
+		if e.service == nil {
 			s.Unknown++
 		}
-		if e.Failure.Err != nil {
+		if e.failure.Err != nil {
 			s.Failing++
 		}
 	}
@@ -251,20 +238,20 @@ func (c *Catalog) reportSource(k model.ServiceKey, r Report) []model.Event {
 	now := c.cfg.Now()
 	e := c.sources[k]
 	if e == nil {
-		e = &Entry{}
+		e = &entry{}
 		c.sources[k] = e
 	}
 	was := sourceState(e)
 	if f, ok := r.(Failed); ok {
-		if e.Failure.Reason != f.Reason {
-			e.FailingSince = now
+		if e.failure.Reason != f.Reason {
+			e.failingSince = now
 		}
-		e.Failure = f
+		e.failure = f
 	} else {
-		if e.Failure.Err != nil || e.Answered.IsZero() {
-			e.Since = now
+		if e.failure.Err != nil || e.answered.IsZero() {
+			e.since = now
 		}
-		e.Answered, e.Failure, e.FailingSince = now, Failed{}, time.Time{}
+		e.answered, e.failure, e.failingSince = now, Failed{}, time.Time{}
 	}
 	is := sourceState(e)
 	if was == is {
@@ -276,33 +263,33 @@ func (c *Catalog) reportSource(k model.ServiceKey, r Report) []model.Event {
 		}
 	}
 	ev := model.Event{Kind: model.EventSourceState, Subject: model.Subject{Kind: "Source", Name: k.String()}, From: was, To: is}
-	if e.Failure.Err != nil {
-		ev.Reason = e.Failure.Err.Error()
-		c.cfg.Logger.Warn("source failed", "source", k.String(), "reason", is, "err", e.Failure.Err)
+	if e.failure.Err != nil {
+		ev.Reason = e.failure.Err.Error()
+		c.cfg.Logger.Warn("source failed", "source", k.String(), "reason", is, "err", e.failure.Err)
 	} else {
 		c.cfg.Logger.Info("source answered", "source", k.String())
 	}
 	return []model.Event{ev}
 }
 
-func sourceState(e *Entry) string {
+func sourceState(e *entry) string {
 	switch {
-	case e.Failure.Err != nil:
-		return string(e.Failure.Reason)
-	case e.Answered.IsZero():
+	case e.failure.Err != nil:
+		return string(e.failure.Reason)
+	case e.answered.IsZero():
 		return string(model.Unknown)
 	}
 	return "fresh"
 }
 
-func (c *Catalog) reportService(k model.ServiceKey, e *Entry, r Report) []model.Event {
+func (c *Catalog) reportService(k model.ServiceKey, e *entry, r Report) []model.Event {
 	now := c.cfg.Now()
 	if f, ok := r.(Failed); ok {
-		if e.Failure.Err == nil {
-			e.FailingSince = now
+		if e.failure.Err == nil {
+			e.failingSince = now
 			c.markChanged(k) // staleness is shown, though nothing is published anew
 		}
-		e.Failure = f
+		e.failure = f
 		return nil
 	}
 	next := &model.Service{Key: k}
@@ -314,16 +301,16 @@ func (c *Catalog) reportService(k model.ServiceKey, e *Entry, r Report) []model.
 	default:
 		next.Presence = model.Absent
 	}
-	before := e.Service
-	wasFailing := e.Failure.Err != nil
-	e.Answered, e.Failure, e.FailingSince = now, Failed{}, time.Time{}
+	before := e.service
+	wasFailing := e.failure.Err != nil
+	e.answered, e.failure, e.failingSince = now, Failed{}, time.Time{}
 	if before != nil && reflect.DeepEqual(before, next) {
 		if wasFailing {
 			c.markChanged(k)
 		}
 		return nil
 	}
-	e.Service, e.Since = next, now
+	e.service, e.since = next, now
 	c.markChanged(k)
 	return endpointEvents(before, next)
 }

@@ -18,9 +18,7 @@
 package xds
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,10 +27,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-
-	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -55,7 +49,7 @@ type Store interface {
 // Catalog is where the Services come from. No method blocks.
 type Catalog interface {
 	Want(keys []model.ServiceKey)
-	Entry(key model.ServiceKey) discovery.Entry
+	Entry(key model.ServiceKey) model.Known
 	Signal() <-chan struct{}
 	Changes() []model.ServiceKey
 }
@@ -219,8 +213,8 @@ func (p *Publisher) Ready(group string) error {
 			continue
 		}
 		why := ""
-		if e := p.cfg.Catalog.Entry(k); e.Failure.Err != nil {
-			why = ": " + e.Failure.Err.Error()
+		if e := p.cfg.Catalog.Entry(k); e.Failure != nil {
+			why = ": " + e.Failure.Error()
 		}
 		missing = append(missing, k.String()+why)
 	}
@@ -391,274 +385,4 @@ func (p *Publisher) markAnswered(keys []model.ServiceKey) {
 	if err := p.cfg.Store.MarkAnswered(keys); err != nil {
 		p.cfg.Logger.Error("answered services not written", "err", err)
 	}
-}
-
-// generations takes up which older assignments streams want.
-func (p *Publisher) generations() {
-	wanted := p.cfg.Engine.Wanted()
-	if p.stranger(wanted) {
-		p.readHistory()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next := p.olderOf(wanted)
-	if maps.Equal(next, p.older) {
-		return
-	}
-	p.older = next
-	p.cfg.Catalog.Want(p.wants())
-	p.publish(nil)
-}
-
-// stranger tells whether an assignment is wanted whose definition is not known
-// and may stand in the history.
-func (p *Publisher) stranger(wanted []string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.history && slices.ContainsFunc(wanted, func(name string) bool {
-		_, known := p.definitions[name]
-		return !known
-	})
-}
-
-// readHistory learns every generation that the store's history has.
-func (p *Publisher) readHistory() {
-	docs, err := p.cfg.Store.Upstreams()
-	if err != nil {
-		p.cfg.Logger.Error("history of upstreams not read", "err", err)
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.history = true
-	for _, d := range docs {
-		if u, ok := d.Body.(*spec.Upstream); ok {
-			name := translate.AssignmentName(d.Name, u)
-			if _, known := p.definitions[name]; !known {
-				p.definitions[name] = definition{d.Name, u}
-			}
-		}
-	}
-}
-
-// publish re-makes what the touched services reach, everything for nil, and
-// hands every class its table. mu is held.
-func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
-	p.problems = nil
-	p.assign(touched)
-	for c := range p.classes {
-		if g, _ := p.spec.Group(c.Group); g == nil {
-			delete(p.classes, c)
-			p.cfg.Engine.Drop(c)
-			continue
-		}
-		t := p.table(c)
-		if now, _ := p.cfg.Engine.Table(c); now == nil || !equalTables(now, t) {
-			p.cfg.Engine.Publish(c, t)
-		}
-	}
-	p.tellHealth(touched)
-}
-
-// assign makes the assignments of every published upstream and wanted older
-// generation.
-func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
-	next := make(map[string]*delivery.Resource, len(p.assignments))
-	problems := make(map[string][]model.Problem, len(p.unusable))
-	add := func(name string, u *spec.Upstream) {
-		key, assignment := u.Key(name), translate.AssignmentName(name, u)
-		if was := p.assignments[assignment]; was != nil && touched != nil && !touched[key] {
-			next[assignment], problems[assignment] = was, p.unusable[assignment]
-			return
-		}
-		entry := p.cfg.Catalog.Entry(key)
-		if entry.Service == nil {
-			return
-		}
-		m, faults := translate.Assignment(name, u, entry.Service)
-		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+name, m, nil)
-		if r != nil {
-			next[assignment] = r
-		}
-		problems[assignment] = slices.Concat(faults, entry.Service.Problems, problem)
-	}
-	for name, pub := range p.published {
-		add(name, pub.body)
-	}
-	for assignment := range p.older {
-		if d := p.definitions[assignment]; next[assignment] == nil {
-			add(d.name, d.body)
-		}
-	}
-	p.assignments, p.unusable = next, problems
-}
-
-// table is all that a class is served.
-func (p *Publisher) table(c delivery.Class) *delivery.Table {
-	band := translate.Band(c.Band)
-	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
-		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Listeners: {}, delivery.RouteTables: {},
-	}}
-	reach := map[string]bool{}
-	for _, name := range p.spec.Upstreams(c.Group) {
-		reach[name] = true
-		pub := p.published[name]
-		if pub == nil {
-			t.Unknown[name] = true
-			continue
-		}
-		cluster := p.cluster(name, pub.body, band)
-		if cluster == nil || p.assignments[cluster.Assignment] == nil {
-			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
-			continue
-		}
-		t.Resources[delivery.Clusters][name] = cluster
-		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
-	}
-	for name := range p.older {
-		upstream := translate.UpstreamOf(name)
-		if r := p.assignments[name]; r != nil && (reach[upstream] || p.spec.Document(spec.KindUpstream, upstream) == nil) {
-			t.Resources[delivery.Assignments][name] = r
-		}
-	}
-	g, _ := p.spec.Group(c.Group)
-	for _, name := range g.Listeners {
-		l, ok := p.spec.Listener(name)
-		if !ok {
-			continue
-		}
-		doc := "Listener/" + name
-		if r := p.note(p.resource(delivery.Listeners, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })); r != nil {
-			t.Resources[delivery.Listeners][name] = r
-		}
-		routes := translate.RouteTable(name, l, p.spec)
-		if r := p.note(p.resource(delivery.RouteTables, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })); r != nil {
-			t.Resources[delivery.RouteTables][name] = r
-		}
-	}
-	return t
-}
-
-func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) *delivery.Resource {
-	key := clusterKey{name, u, band}
-	if r := p.clusters[key]; r != nil {
-		return r
-	}
-	for old := range p.clusters { // an older form is not needed any more
-		if old.name == name && old.band == band {
-			delete(p.clusters, old)
-		}
-	}
-	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, band),
-		func(r *delivery.Resource) { r.Assignment = translate.AssignmentName(name, u) })
-	if problem == nil { // a last good form is looked for again each time, with its problem
-		p.clusters[key] = r
-	}
-	return p.note(r, problem)
-}
-
-// note keeps the problems of a resource.
-func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *delivery.Resource {
-	p.problems = append(p.problems, problem...)
-	return r
-}
-
-// resource checks and encodes a message; fill adds to a new resource what is not
-// encoded. The same content gives the same resource; what does not pass gives
-// its last good form, or nil.
-func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
-	key := lastKey{typ, name, band}
-	if err := translate.Check(m); err != nil {
-		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be said to Envoy: " + err.Error()}}
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be encoded: " + err.Error()}}
-	}
-	version := delivery.VersionOf(body)
-	if same := p.lastGood[key]; same != nil && same.Version == version {
-		return same, nil
-	}
-	r := &delivery.Resource{Type: typ, Name: name, Version: version, Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}
-	if fill != nil {
-		fill(r)
-	}
-	p.lastGood[key] = r
-	return r, nil
-}
-
-func equalTables(a, b *delivery.Table) bool {
-	for _, typ := range delivery.Types {
-		if !maps.Equal(a.Resources[typ], b.Resources[typ]) {
-			return false
-		}
-	}
-	return maps.Equal(a.Unknown, b.Unknown)
-}
-
-// Health joins every declared upstream with what is known of its service, by
-// name.
-func (p *Publisher) Health() []health.Upstream {
-	s := p.currentSpec()
-	var out []health.Upstream
-	for _, d := range s.Documents(spec.KindUpstream) {
-		if u, ok := d.Body.(*spec.Upstream); ok {
-			out = append(out, p.healthOf(d.Name, u))
-		}
-	}
-	return out
-}
-
-func (p *Publisher) healthOf(name string, u *spec.Upstream) health.Upstream {
-	e := p.cfg.Catalog.Entry(u.Key(name))
-	return health.Of(name, u, health.Known{Service: e.Service, Since: e.Since, Failure: e.Failure.Err, FailingSince: e.FailingSince})
-}
-
-// tellHealth emits an event for each upstream whose state changed. mu is held.
-func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
-	next := map[string]health.State{}
-	for _, d := range p.spec.Documents(spec.KindUpstream) {
-		u, ok := d.Body.(*spec.Upstream)
-		if !ok {
-			continue
-		}
-		was := p.health[d.Name]
-		next[d.Name] = was
-		if touched != nil && !touched[u.Key(d.Name)] {
-			continue
-		}
-		h := p.healthOf(d.Name, u)
-		next[d.Name] = h.State
-		if was != h.State {
-			p.cfg.Emit(model.Event{
-				Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
-				From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
-			})
-		}
-	}
-	p.health = next
-}
-
-// ErrNoGroup and ErrTwoGroups refuse a proxy.
-var (
-	ErrNoGroup   = errors.New("no group matches this proxy")
-	ErrTwoGroups = errors.New("more than one group matches this proxy")
-)
-
-// GroupOf finds the one group of a proxy.
-func (p *Publisher) GroupOf(x model.Proxy) (string, error) {
-	s := p.currentSpec()
-	groups := s.GroupsOf(x)
-	switch len(groups) {
-	case 1:
-		return groups[0], nil
-	case 0:
-		var names []string
-		for _, d := range s.Documents(spec.KindGroup) {
-			names = append(names, d.Name)
-		}
-		return "", fmt.Errorf("%w (node id %q, cluster %q, zone %q; groups: %s); apply a Group that matches it, or start Envoy with the cluster of one",
-			ErrNoGroup, x.ID, x.Cluster, x.Locality.Zone, cmp.Or(strings.Join(names, ", "), "none"))
-	}
-	return "", fmt.Errorf("%w (node id %q: %s); make their match keys exclude each other", ErrTwoGroups, x.ID, strings.Join(groups, ", "))
 }

@@ -67,17 +67,8 @@ type Upstream struct {
 	Stale   *Stale           `json:"stale,omitempty"`
 }
 
-// Known is what a source said about the upstream's service.
-type Known struct {
-	Service *model.Service // nil: no authoritative answer ever
-	Since   time.Time
-	// Failure is why nothing newer is known, nil while the source answers.
-	Failure      error
-	FailingSince time.Time
-}
-
 // Of joins a declared upstream with what is known of its service.
-func Of(name string, u *spec.Upstream, k Known) Upstream {
+func Of(name string, u *spec.Upstream, k model.Known) Upstream {
 	h := Upstream{Name: name, Service: u.Key(name), Since: k.Since}
 	if k.Failure != nil {
 		h.Stale = &Stale{Since: k.FailingSince, Why: k.Failure.Error()}

@@ -9,6 +9,7 @@ package model
 import (
 	"cmp"
 	"strings"
+	"time"
 )
 
 // ServiceKey names one service of one source. Datacenter, Namespace and
@@ -68,6 +69,19 @@ type Service struct {
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	// Problems are the records of this service that could not be used.
 	Problems []Problem `json:"problems,omitempty"`
+}
+
+// Known is what is known of one key as of now: the last authoritative answer, and
+// why nothing newer is known.
+type Known struct {
+	// Service is the last authoritative answer, nil before the first.
+	Service *Service
+	// Since is when Service last changed.
+	Since time.Time
+	// Failure is nil while the source answers.
+	Failure error
+	// FailingSince is when the failure began, zero while the source answers.
+	FailingSince time.Time
 }
 
 // Health is what the registry says about one endpoint.

@@ -1,0 +1,35 @@
+package xds
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// ErrNoGroup and ErrTwoGroups refuse a proxy.
+var (
+	ErrNoGroup   = errors.New("no group matches this proxy")
+	ErrTwoGroups = errors.New("more than one group matches this proxy")
+)
+
+// GroupOf finds the one group of a proxy.
+func (p *Publisher) GroupOf(x model.Proxy) (string, error) {
+	s := p.currentSpec()
+	groups := s.GroupsOf(x)
+	switch len(groups) {
+	case 1:
+		return groups[0], nil
+	case 0:
+		var names []string
+		for _, d := range s.Documents(spec.KindGroup) {
+			names = append(names, d.Name)
+		}
+		return "", fmt.Errorf("%w (node id %q, cluster %q, zone %q; groups: %s); apply a Group that matches it, or start Envoy with the cluster of one",
+			ErrNoGroup, x.ID, x.Cluster, x.Locality.Zone, cmp.Or(strings.Join(names, ", "), "none"))
+	}
+	return "", fmt.Errorf("%w (node id %q: %s); make their match keys exclude each other", ErrTwoGroups, x.ID, strings.Join(groups, ", "))
+}

@@ -1,0 +1,49 @@
+package xds
+
+import (
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Health joins every declared upstream with what is known of its service, by
+// name.
+func (p *Publisher) Health() []health.Upstream {
+	s := p.currentSpec()
+	var out []health.Upstream
+	for _, d := range s.Documents(spec.KindUpstream) {
+		if u, ok := d.Body.(*spec.Upstream); ok {
+			out = append(out, p.healthOf(d.Name, u))
+		}
+	}
+	return out
+}
+
+func (p *Publisher) healthOf(name string, u *spec.Upstream) health.Upstream {
+	return health.Of(name, u, p.cfg.Catalog.Entry(u.Key(name)))
+}
+
+// tellHealth emits an event for each upstream whose state changed. mu is held.
+func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
+	next := map[string]health.State{}
+	for _, d := range p.spec.Documents(spec.KindUpstream) {
+		u, ok := d.Body.(*spec.Upstream)
+		if !ok {
+			continue
+		}
+		was := p.health[d.Name]
+		next[d.Name] = was
+		if touched != nil && !touched[u.Key(d.Name)] {
+			continue
+		}
+		h := p.healthOf(d.Name, u)
+		next[d.Name] = h.State
+		if was != h.State {
+			p.cfg.Emit(model.Event{
+				Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
+				From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
+			})
+		}
+	}
+	p.health = next
+}

@@ -1,0 +1,169 @@
+package xds
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+	"github.com/wellspring-xds/wellspring/xds/translate"
+)
+
+// publish re-makes what the touched services reach, everything for nil, and
+// hands every class its table. mu is held.
+func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
+	p.problems = nil
+	p.assign(touched)
+	for c := range p.classes {
+		if g, _ := p.spec.Group(c.Group); g == nil {
+			delete(p.classes, c)
+			p.cfg.Engine.Drop(c)
+			continue
+		}
+		t := p.table(c)
+		if now, _ := p.cfg.Engine.Table(c); now == nil || !equalTables(now, t) {
+			p.cfg.Engine.Publish(c, t)
+		}
+	}
+	p.tellHealth(touched)
+}
+
+// assign makes the assignments of every published upstream and wanted older
+// generation.
+func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
+	next := make(map[string]*delivery.Resource, len(p.assignments))
+	problems := make(map[string][]model.Problem, len(p.unusable))
+	add := func(name string, u *spec.Upstream) {
+		key, assignment := u.Key(name), translate.AssignmentName(name, u)
+		if was := p.assignments[assignment]; was != nil && touched != nil && !touched[key] {
+			next[assignment], problems[assignment] = was, p.unusable[assignment]
+			return
+		}
+		entry := p.cfg.Catalog.Entry(key)
+		if entry.Service == nil {
+			return
+		}
+		m, faults := translate.Assignment(name, u, entry.Service)
+		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+name, m, nil)
+		if r != nil {
+			next[assignment] = r
+		}
+		problems[assignment] = slices.Concat(faults, entry.Service.Problems, problem)
+	}
+	for name, pub := range p.published {
+		add(name, pub.body)
+	}
+	for assignment := range p.older {
+		if d := p.definitions[assignment]; next[assignment] == nil {
+			add(d.name, d.body)
+		}
+	}
+	p.assignments, p.unusable = next, problems
+}
+
+// table is all that a class is served.
+func (p *Publisher) table(c delivery.Class) *delivery.Table {
+	band := translate.Band(c.Band)
+	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
+		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Listeners: {}, delivery.RouteTables: {},
+	}}
+	reach := map[string]bool{}
+	for _, name := range p.spec.Upstreams(c.Group) {
+		reach[name] = true
+		pub := p.published[name]
+		if pub == nil {
+			t.Unknown[name] = true
+			continue
+		}
+		cluster := p.cluster(name, pub.body, band)
+		if cluster == nil || p.assignments[cluster.Assignment] == nil {
+			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
+			continue
+		}
+		t.Resources[delivery.Clusters][name] = cluster
+		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
+	}
+	for name := range p.older {
+		upstream := translate.UpstreamOf(name)
+		if r := p.assignments[name]; r != nil && (reach[upstream] || p.spec.Document(spec.KindUpstream, upstream) == nil) {
+			t.Resources[delivery.Assignments][name] = r
+		}
+	}
+	g, _ := p.spec.Group(c.Group)
+	for _, name := range g.Listeners {
+		l, ok := p.spec.Listener(name)
+		if !ok {
+			continue
+		}
+		doc := "Listener/" + name
+		if r := p.note(p.resource(delivery.Listeners, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })); r != nil {
+			t.Resources[delivery.Listeners][name] = r
+		}
+		routes := translate.RouteTable(name, l, p.spec)
+		if r := p.note(p.resource(delivery.RouteTables, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })); r != nil {
+			t.Resources[delivery.RouteTables][name] = r
+		}
+	}
+	return t
+}
+
+func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) *delivery.Resource {
+	key := clusterKey{name, u, band}
+	if r := p.clusters[key]; r != nil {
+		return r
+	}
+	for old := range p.clusters { // an older form is not needed any more
+		if old.name == name && old.band == band {
+			delete(p.clusters, old)
+		}
+	}
+	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, band),
+		func(r *delivery.Resource) { r.Assignment = translate.AssignmentName(name, u) })
+	if problem == nil { // a last good form is looked for again each time, with its problem
+		p.clusters[key] = r
+	}
+	return p.note(r, problem)
+}
+
+// note keeps the problems of a resource.
+func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *delivery.Resource {
+	p.problems = append(p.problems, problem...)
+	return r
+}
+
+// resource checks and encodes a message; fill adds to a new resource what is not
+// encoded. The same content gives the same resource; what does not pass gives
+// its last good form, or nil.
+func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
+	key := lastKey{typ, name, band}
+	if err := translate.Check(m); err != nil {
+		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be said to Envoy: " + err.Error()}}
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be encoded: " + err.Error()}}
+	}
+	version := delivery.VersionOf(body)
+	if same := p.lastGood[key]; same != nil && same.Version == version {
+		return same, nil
+	}
+	r := &delivery.Resource{Type: typ, Name: name, Version: version, Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}
+	if fill != nil {
+		fill(r)
+	}
+	p.lastGood[key] = r
+	return r, nil
+}
+
+func equalTables(a, b *delivery.Table) bool {
+	for _, typ := range delivery.Types {
+		if !maps.Equal(a.Resources[typ], b.Resources[typ]) {
+			return false
+		}
+	}
+	return maps.Equal(a.Unknown, b.Unknown)
+}
