@@ -256,8 +256,8 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
 	p.decide()
-	p.prune()
 	p.publish(nil)
+	p.prune()
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return fresh

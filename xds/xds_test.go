@@ -446,6 +446,30 @@ func TestOlderGeneration(t *testing.T) {
 	c.wants(first)
 }
 
+// A generation that a document brought is remembered like one that a first answer
+// brought: its successor may be refused, and nobody then asks for anything.
+func TestOlderGenerationByDocument(t *testing.T) {
+	store := newStore(t, fleet(1))
+	w := newWorld(t, store)
+	w.registry.say("u0", present(1))
+	waitReady(t, w, "edge")
+	c := w.connect("edge-1", "edge")
+	c.wants("u0")
+	// its service is known already, so that the document alone makes the generation
+	store.apply(t, "kind: Upstream\nname: u0\nspec: {service: {source: consul}, protocol: http2}\n")
+	c.wants("u0")
+	store.mu.Lock()
+	store.past = nil // it must be remembered, not looked up
+	store.mu.Unlock()
+	second := w.assignments()["u0"]
+	c.subscribe(delivery.Assignments, second)
+	c.wants(second)
+	store.apply(t, "kind: Upstream\nname: u0\nspec: {service: {source: consul}, protocol: grpc}\n")
+	c.wants("u0")
+	w.registry.say("u0", present(2))
+	c.wants(second)
+}
+
 // Who matches no group, or two, is refused with a reason; a deleted group ends its
 // streams.
 func TestGroups(t *testing.T) {
