@@ -94,6 +94,21 @@ func placeAll(faults []spec.Fault, docs []*spec.Document) {
 	}
 }
 
+// send reads files and applies them, or says what that would change. Faults and
+// warnings come back with the places of the files.
+func (g *global) send(cmd *cobra.Command, files []string, message string, dry bool) (admin.Outcome, []*spec.Document, error) {
+	text, docs, err := readFiles(files, cmd.InOrStdin())
+	if err != nil {
+		return admin.Outcome{}, nil, err
+	}
+	out, err := g.client().Apply(cmd.Context(), text, message, dry)
+	if err != nil {
+		return out, docs, placed(err, docs)
+	}
+	placeAll(out.Warnings, docs)
+	return out, docs, nil
+}
+
 func applyCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "apply -f FILE…", Short: "Set documents, all in one revision", Args: cobra.NoArgs,
@@ -104,15 +119,10 @@ func applyCommand(g *global) *cobra.Command {
 	message := cmd.Flags().StringP("message", "m", "", "why, for the history")
 	dry := cmd.Flags().Bool("dry-run", false, "say what would change; change nothing")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		text, docs, err := readFiles(*files, cmd.InOrStdin())
+		out, _, err := g.send(cmd, *files, *message, *dry)
 		if err != nil {
 			return err
 		}
-		out, err := g.client().Apply(cmd.Context(), text, *message, *dry)
-		if err != nil {
-			return placed(err, docs)
-		}
-		placeAll(out.Warnings, docs)
 		return g.printOutcome(cmd, out, *dry)
 	}
 	return cmd
@@ -172,13 +182,9 @@ func diffCommand(g *global) *cobra.Command {
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		text, docs, err := readFiles(*files, cmd.InOrStdin())
+		out, docs, err := g.send(cmd, *files, "", true)
 		if err != nil {
 			return err
-		}
-		out, err := g.client().Apply(cmd.Context(), text, "", true)
-		if err != nil {
-			return placed(err, docs)
 		}
 		if g.output == "json" || g.output == "yaml" || g.output == "name" {
 			return g.printOutcome(cmd, out, true)
@@ -202,7 +208,6 @@ func diffCommand(g *global) *cobra.Command {
 		if err := t.write(cmd.OutOrStdout(), true); err != nil {
 			return err
 		}
-		placeAll(out.Warnings, docs)
 		for _, w := range out.Warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w.String())
 		}
@@ -351,24 +356,24 @@ func lintCommand(g *global) *cobra.Command {
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		text, docs, err := readFiles(*files, cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
+		var docs []*spec.Document
 		var warnings []spec.Fault
 		if cmd.Flags().Changed("server") {
-			out, err := g.client().Apply(cmd.Context(), text, "", true)
+			out, sent, err := g.send(cmd, *files, "", true)
 			if err != nil {
-				return placed(err, docs)
+				return err
 			}
-			warnings = out.Warnings
-			placeAll(warnings, docs)
+			docs, warnings = sent, out.Warnings
 		} else {
-			_, w, faults := spec.New(0, docs)
+			_, read, err := readFiles(*files, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			_, w, faults := spec.New(0, read)
 			if err := faults.Err(); err != nil {
 				return err
 			}
-			warnings = w
+			docs, warnings = read, w
 		}
 		if warnings == nil {
 			warnings = []spec.Fault{}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -215,10 +216,10 @@ func (c *config) check() error {
 		seen[s.Name] = true
 	}
 	for _, l := range leaves(c) {
-		if l.path == "log.level" && !contains(l.text(), "debug", "info", "warn", "error") {
+		if l.path == "log.level" && !slices.Contains([]string{"debug", "info", "warn", "error"}, l.text()) {
 			errs = append(errs, fmt.Errorf("log.level: %q is not debug, info, warn or error", l.text()))
 		}
-		if l.path == "log.format" && !contains(l.text(), "text", "json") {
+		if l.path == "log.format" && !slices.Contains([]string{"text", "json"}, l.text()) {
 			errs = append(errs, fmt.Errorf("log.format: %q is not text or json", l.text()))
 		}
 	}
@@ -226,15 +227,6 @@ func (c *config) check() error {
 		return &exitError{exitData, err.Error()}
 	}
 	return nil
-}
-
-func contains(s string, all ...string) bool {
-	for _, x := range all {
-		if s == x {
-			return true
-		}
-	}
-	return false
 }
 
 func configCommand() *cobra.Command {

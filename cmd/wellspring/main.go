@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -104,7 +105,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if !contains(g.output, "table", "wide", "json", "yaml", "name") {
+		if !slices.Contains([]string{"table", "wide", "json", "yaml", "name"}, g.output) {
 			return &exitError{exitUsage, fmt.Sprintf("-o %s: allowed are table, wide, json, yaml and name", g.output)}
 		}
 		return nil

@@ -3,6 +3,7 @@ package spec
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
@@ -69,7 +70,7 @@ func modelEndpoints(eps []Endpoint, origin model.Origin) []model.Endpoint {
 			Metadata: e.Metadata, Origin: origin,
 		})
 	}
-	slices.SortFunc(out, func(a, b model.Endpoint) int { return compareStrings(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b model.Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
 

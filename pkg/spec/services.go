@@ -6,9 +6,6 @@ import (
 	"slices"
 )
 
-// CompareRefs orders by kind, then name.
-func CompareRefs(a, b Ref) int { return compareRefs(a, b) }
-
 // OnlyServices tells whether the difference between two forms of a document
 // (nil: it does not exist) touches nothing but services: a Service document, or
 // the endpoints of an Upstream's short form.
@@ -81,6 +78,6 @@ func LocalServiceRefs(docs []*Document) []Ref {
 			}
 		}
 	}
-	slices.SortFunc(out, compareRefs)
+	slices.SortFunc(out, CompareRefs)
 	return slices.Compact(out)
 }

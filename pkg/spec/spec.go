@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,15 +56,13 @@ func (s *Spec) Documents(kind Kind) []*Document {
 			out = append(out, d)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Document) int { return compareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(out, func(a, b *Document) int { return CompareRefs(a.Ref, b.Ref) })
 	return out
 }
 
-func compareRefs(a, b Ref) int {
-	if a.Kind != b.Kind {
-		return compareStrings(string(a.Kind), string(b.Kind))
-	}
-	return compareStrings(a.Name, b.Name)
+// CompareRefs orders by kind, then name.
+func CompareRefs(a, b Ref) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 }
 
 // Document finds one document, nil when it is not declared.

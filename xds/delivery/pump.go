@@ -184,12 +184,8 @@ func (s *Session) assignmentMayReturn(name string) bool {
 }
 
 func upstreamOf(assignment string) string {
-	for i := range len(assignment) {
-		if assignment[i] == '@' {
-			return assignment[:i]
-		}
-	}
-	return assignment
+	name, _, _ := strings.Cut(assignment, "@")
+	return name
 }
 
 // makeBeforeBreak holds a route table back until the clusters that it newly names
@@ -419,7 +415,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 		out.Resources, out.Removed = sorted(c.send), o.removed
 	} else {
 		if st.typ.fullState() {
-			o.resources = s.fullSet(st)
+			o.resources = st.fullSet()
 		}
 		out.Resources = sorted(o.resources)
 	}
@@ -431,7 +427,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 }
 
 // fullSet is all that a state-of-the-world client has once it took the response.
-func (s *Session) fullSet(st *state) map[string]*Resource {
+func (st *state) fullSet() map[string]*Resource {
 	all := make(map[string]*Resource, len(st.has))
 	for name, h := range st.has {
 		if h.res != nil {

@@ -89,7 +89,7 @@ type state struct {
 	acked    map[string]bool // of has: covered by an answer, or presented
 	some     map[string]bool // the proxy has some form of it, acknowledged or presented
 	ask      map[string]bool // answer though the version is the same
-	owed     bool            // the first wildcard request must have an answer
+	owed     bool            // a response is due though nothing differs
 	tell     map[string]bool // removals that were refused and are told again
 	open     []*sent         // oldest first
 	newest   string          // nonce of the newest response

@@ -49,7 +49,7 @@ func (s *Session) Holds() map[Type][]*Resource {
 	out := map[Type][]*Resource{}
 	for typ, st := range s.types {
 		if st.started {
-			out[typ] = sorted(s.fullSet(st))
+			out[typ] = sorted(st.fullSet())
 		}
 	}
 	return out
