@@ -90,7 +90,15 @@ type Document struct {
 	// was never stored.
 	Revision uint64
 
-	places map[string]Place
+	places map[string]Place // nil once it is stored: nobody has the text any more
+}
+
+// Stored returns the document as a store keeps it: with its revision, and without
+// the places of a text that is gone.
+func (d *Document) Stored(revision uint64) *Document {
+	out := *d
+	out.Revision, out.places = revision, nil
+	return &out
 }
 
 // Hash is the SHA-256 of Written, in hex: the identity of the content.

@@ -41,7 +41,7 @@ func ParseStored(text []byte) (*Document, error) {
 	if len(docs) != 1 {
 		return nil, fmt.Errorf("holds %d documents: %w", len(docs), model.ErrInvalid)
 	}
-	return docs[0], nil
+	return docs[0].Stored(0), nil
 }
 
 func parse(file string, text []byte, maxDocument int) ([]*Document, Faults) {

@@ -209,6 +209,12 @@ func (s *Store) Apply(ctx context.Context, a Apply) (Result, error) {
 	if err := s.db.Update(func(tx *bolt.Tx) error { return write(tx, rev, docs, r.After.Revision) }); err != nil {
 		return Result{}, fmt.Errorf("write revision %d: %w", r.Revision, err)
 	}
+	for _, c := range r.Changes {
+		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
+		if d := docs[ref]; d != nil {
+			docs[ref] = d.Stored(r.Revision)
+		}
+	}
 	return r, s.setState(r.Revision, r.After.Revision, docs)
 }
 

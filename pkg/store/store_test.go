@@ -94,6 +94,12 @@ func TestApply(t *testing.T) {
 	if r := apply(t, s, upstream("a", one)); r.Revision != 0 || s.State().Revision != 1 {
 		t.Errorf("an apply without a change made revision %d", r.Revision)
 	}
+	// what is stored has no place in a text that is gone
+	for _, w := range s.State().Warnings {
+		if w.File != "" || w.Line != 0 {
+			t.Errorf("a warning of what is stored: %s", w)
+		}
+	}
 	written := string(s.State().Spec.Document(spec.KindUpstream, "a").Written)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
