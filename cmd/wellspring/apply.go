@@ -72,7 +72,7 @@ func readFiles(paths []string, stdin io.Reader) (text []byte, docs []*spec.Docum
 
 // placed gives the server's faults the places of the files that were sent.
 func placed(err error, docs []*spec.Document) error {
-	p, ok := err.(*admin.Problem) //nolint:errorlint // the client returns it unwrapped
+	p, ok := err.(*admin.Error) //nolint:errorlint // the client returns it unwrapped
 	if !ok {
 		return err
 	}

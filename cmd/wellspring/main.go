@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) int {
 // explain turns an error into an exit code and words.
 func explain(err error) (int, string) {
 	var exit *exitError
-	var problem *admin.Problem
+	var problem *admin.Error
 	var faults spec.Faults
 	var unreachable *client.UnreachableError
 	var address *client.AddressError

@@ -87,7 +87,10 @@ func New(cfg Config) http.Handler {
 	hc := huma.DefaultConfig("Wellspring", cfg.Version.Version)
 	hc.DocsPath, hc.SchemasPath = "", ""
 	hc.OpenAPIPath = "/openapi"
-	hc.CreateHooks = nil // no $schema in answers
+	hc.CreateHooks = nil                         // no $schema in answers
+	hc.RejectUnknownQueryParameters = true       // a misspelt dryRun must not write
+	hc.AllowAdditionalPropertiesByDefault = true // answers grow; a client must not break by that
+	hc.Transformers = []huma.Transformer{ofRequest}
 	hc.Info.Description = "Documents, health, sources, proxies and events of a Wellspring control plane."
 	api := humago.New(mux, hc)
 	s.documents(api)
@@ -96,6 +99,7 @@ func New(cfg Config) http.Handler {
 	s.fleet(api)
 	s.events(api)
 	s.process(api, mux)
+	describe(api.OpenAPI())
 	return http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(onlyLoopbackHosts(s.orWatch(mux))), maxBody)
 }
 
@@ -107,7 +111,7 @@ func onlyLoopbackHosts(next http.Handler) http.Handler {
 			host = h
 		}
 		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			writeProblem(w, &Problem{
+			writeError(w, &Error{
 				Status: http.StatusMisdirectedRequest, Title: "Misdirected Request",
 				Detail: fmt.Sprintf("the host %q is not this server; use 127.0.0.1 or localhost", r.Host),
 			})

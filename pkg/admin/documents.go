@@ -72,9 +72,13 @@ func (s *server) documents(api huma.API) {
 		put := operation("put-"+one, http.MethodPut, "/v1/"+all+"/{name}", "Create or overwrite one "+one, 412, 422, 428)
 		put.MaxBodyBytes = maxBody
 		huma.Register(api, put, s.put(kind))
-		huma.Register(api, operation("delete-"+one, http.MethodDelete, "/v1/"+all+"/{name}", "Delete one "+one, 404, 409, 412), s.del(kind))
+		del := operation("delete-"+one, http.MethodDelete, "/v1/"+all+"/{name}", "Delete one "+one, 404, 412)
+		if kind != spec.KindGroup { // nothing refers to a group
+			del.Errors = append(del.Errors, 409)
+		}
+		huma.Register(api, del, s.del(kind))
 	}
-	apply := operation("apply", http.MethodPost, "/v1/apply", "Set many documents in one revision", 412, 422)
+	apply := operation("apply", http.MethodPost, "/v1/apply", "Set many documents in one revision", 400, 412, 422)
 	apply.MaxBodyBytes = maxBody
 	huma.Register(api, apply, s.apply)
 }
@@ -129,7 +133,7 @@ func (s *server) get(kind spec.Kind) func(context.Context, *nameIn) (*itemOut, e
 	return func(_ context.Context, in *nameIn) (*itemOut, error) {
 		d := s.Store.State().Spec.Document(kind, in.Name)
 		if d == nil {
-			return nil, problem(s.notFound(spec.Ref{Kind: kind, Name: in.Name}))
+			return nil, failed(s.notFound(spec.Ref{Kind: kind, Name: in.Name}))
 		}
 		return &itemOut{ETag: etag(d.Revision), Body: item(d, s.healths(kind)[in.Name])}, nil
 	}
@@ -156,13 +160,13 @@ func match(ifMatch, ifNoneMatch string) (*uint64, error) {
 	case ifNoneMatch == "*":
 		return new(uint64), nil
 	case ifNoneMatch != "":
-		return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("If-None-Match %s: only * is taken, to create", ifNoneMatch))
+		return nil, newError(http.StatusBadRequest, fmt.Sprintf("If-None-Match %s: only * is taken, to create", ifNoneMatch))
 	case ifMatch == "" || ifMatch == "*":
 		return nil, nil //nolint:nilnil // nil is "any"
 	}
 	n, err := strconv.ParseUint(strings.Trim(ifMatch, `"`), 10, 64)
 	if err != nil || n == 0 {
-		return nil, newProblem(http.StatusPreconditionFailed, fmt.Sprintf("If-Match %s is not an ETag of this server", ifMatch))
+		return nil, newError(http.StatusPreconditionFailed, fmt.Sprintf("If-Match %s is not an ETag of this server", ifMatch))
 	}
 	return &n, nil
 }
@@ -171,17 +175,17 @@ func (s *server) put(kind spec.Kind) func(context.Context, *writeIn) (*writeOut,
 	return func(ctx context.Context, in *writeIn) (*writeOut, error) {
 		docs, faults := spec.Parse("body", in.RawBody)
 		if err := faults.Err(); err != nil {
-			return nil, problem(err)
+			return nil, failed(err)
 		}
 		ref := spec.Ref{Kind: kind, Name: in.Name}
 		if len(docs) != 1 || docs[0].Ref != ref {
-			return nil, problem(spec.Faults{{File: "body", Message: fmt.Sprintf("the body must be the one document %s", ref)}})
+			return nil, failed(spec.Faults{{File: "body", Message: fmt.Sprintf("the body must be the one document %s", ref)}})
 		}
 		m, err := match(in.IfMatch, in.IfNoneMatch)
 		if err != nil {
 			return nil, err
 		}
-		required := newProblem(http.StatusPreconditionRequired, fmt.Sprintf("%s exists; send If-Match with the ETag that you read, so that nobody's change is lost", ref))
+		required := newError(http.StatusPreconditionRequired, fmt.Sprintf("%s exists; send If-Match with the ETag that you read, so that nobody's change is lost", ref))
 		bare := in.IfMatch == "" && in.IfNoneMatch == ""
 		if bare {
 			m = new(uint64) // without a word it may only create
@@ -192,7 +196,7 @@ func (s *server) put(kind spec.Kind) func(context.Context, *writeIn) (*writeOut,
 		case bare && errors.As(err, &mismatch):
 			return nil, required
 		case err != nil:
-			return nil, problem(err)
+			return nil, failed(err)
 		}
 		status := http.StatusOK
 		if r.Before.Document(kind, in.Name) == nil {
@@ -213,20 +217,20 @@ func (s *server) del(kind spec.Kind) func(context.Context, *deleteIn) (*outcomeO
 	return func(ctx context.Context, in *deleteIn) (*outcomeOut, error) {
 		ref := spec.Ref{Kind: kind, Name: in.Name}
 		if s.Store.State().Spec.Document(kind, in.Name) == nil {
-			return nil, problem(s.notFound(ref))
+			return nil, failed(s.notFound(ref))
 		}
 		m, err := match(in.IfMatch, "")
 		if err != nil {
 			return nil, err
 		}
 		_, out, err := s.commit(ctx, store.Apply{Edits: []store.Edit{{Ref: ref, Match: m}}, Message: in.Message}, in.DryRun)
-		if p, ok := problem(err).(*Problem); ok && p.Status == http.StatusUnprocessableEntity { //nolint:errorlint // problem returns it unwrapped
+		if p, ok := failed(err).(*Error); ok && p.Status == http.StatusUnprocessableEntity { //nolint:errorlint // failed returns it unwrapped
 			p.Status, p.Title = http.StatusConflict, http.StatusText(http.StatusConflict)
 			p.Detail = fmt.Sprintf("%s is referred to; delete or change these first", ref)
 			return nil, p
 		}
 		if err != nil {
-			return nil, problem(err)
+			return nil, failed(err)
 		}
 		return &outcomeOut{out}, nil
 	}
@@ -252,21 +256,21 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 		a.Edits = append(a.Edits, store.Edit{Ref: d.Ref, Document: d})
 	}
 	if err := faults.Err(); err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	if len(docs) == 0 {
-		return nil, problem(spec.Faults{{File: "body", Message: "has no documents in it"}})
+		return nil, failed(spec.Faults{{File: "body", Message: "has no documents in it"}})
 	}
 	if in.Expect != "" {
 		n, err := strconv.ParseUint(in.Expect, 10, 64)
 		if err != nil {
-			return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("expect=%s is not a revision", in.Expect))
+			return nil, newError(http.StatusBadRequest, fmt.Sprintf("expect=%s is not a revision", in.Expect))
 		}
 		a.Expect = &n
 	}
 	_, out, err := s.commit(ctx, a, in.DryRun)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	return &outcomeOut{out}, nil
 }

@@ -21,6 +21,7 @@ type (
 	eventsIn struct {
 		After string `query:"after" doc:"only events after this id"`
 		Limit int    `query:"limit" default:"100" minimum:"1" maximum:"10000"`
+		Watch bool   `query:"watch" doc:"stream events as they happen, until the client goes"`
 	}
 	eventsOut struct{ Body Events }
 )
@@ -28,7 +29,7 @@ type (
 // events registers the list. A request with watch=true never gets there: it is
 // answered by streamEvents.
 func (s *server) events(api huma.API) {
-	huma.Register(api, operation("list-events", http.MethodGet, "/v1/events", "What happened; ?watch=true streams server-sent events, resumed by Last-Event-ID"),
+	huma.Register(api, operation("list-events", http.MethodGet, eventsPath, "What happened; ?watch=true streams server-sent events, resumed by Last-Event-ID"),
 		func(_ context.Context, in *eventsIn) (*eventsOut, error) {
 			out := &eventsOut{Events{Items: []model.Event{}}}
 			if in.After == "" {
@@ -46,7 +47,7 @@ func (s *server) events(api huma.API) {
 // orWatch answers a request to watch events, and leaves others to next.
 func (s *server) orWatch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && r.URL.Path == "/v1/events" && r.URL.Query().Get("watch") == "true" {
+		if r.Method == http.MethodGet && r.URL.Path == eventsPath && r.URL.Query().Get("watch") == "true" {
 			s.streamEvents(w, r)
 			return
 		}
@@ -55,6 +56,7 @@ func (s *server) orWatch(next http.Handler) http.Handler {
 }
 
 const (
+	eventsPath   = "/v1/events"
 	ssePage      = 200
 	sseHeartbeat = 15 * time.Second
 )

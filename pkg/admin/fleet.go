@@ -38,7 +38,7 @@ func (s *server) fleet(api huma.API) {
 		func(ctx context.Context, in *proxyIn) (*holdingOut, error) {
 			h, err := s.Fleet.Holding(ctx, in.ID)
 			if err != nil {
-				return nil, problem(err)
+				return nil, failed(err)
 			}
 			if h.Resources == nil {
 				h.Resources = []model.HeldResource{}

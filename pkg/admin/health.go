@@ -154,7 +154,7 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 	sp := s.Store.State().Spec
 	u, ok := sp.Upstream(in.Name)
 	if !ok {
-		return nil, problem(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Name}))
+		return nil, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Name}))
 	}
 	out := UpstreamHealth{Problems: []model.Problem{}, Endpoints: []EndpointHealth{}, Proxies: []ProxyView{}}
 	for _, h := range s.Publisher.Health() {

@@ -70,14 +70,14 @@ type (
 func (s *server) history(api huma.API) {
 	huma.Register(api, operation("list-revisions", http.MethodGet, "/v1/revisions", "History, newest first"), s.revisions)
 	huma.Register(api, operation("get-revision", http.MethodGet, "/v1/revisions/{number}", "One revision", 404), s.revision)
-	huma.Register(api, operation("diff-revision", http.MethodGet, "/v1/revisions/{number}/diff", "What a revision changed", 404), s.diff)
+	huma.Register(api, operation("diff-revision", http.MethodGet, "/v1/revisions/{number}/diff", "What a revision changed", 400, 404), s.diff)
 	huma.Register(api, operation("restore-revision", http.MethodPost, "/v1/revisions/{number}/restore", "Bring a revision's documents back, as a new revision", 404, 422), s.restore)
 }
 
 func (s *server) revisions(_ context.Context, in *revisionsIn) (*revisionsOut, error) {
 	items, total, err := s.Store.Revisions(in.Before, in.Limit)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	out := &revisionsOut{Revisions{Items: items, Total: total}}
 	if out.Body.Items == nil {
@@ -92,7 +92,7 @@ func (s *server) revisions(_ context.Context, in *revisionsIn) (*revisionsOut, e
 func (s *server) revision(_ context.Context, in *revisionIn) (*revisionOut, error) {
 	r, err := s.Store.Revision(in.Number)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	return &revisionOut{r}, nil
 }
@@ -101,16 +101,16 @@ func (s *server) diff(_ context.Context, in *diffIn) (*diffOut, error) {
 	from := in.Number - min(1, in.Number)
 	if in.Against != "" {
 		if _, err := fmt.Sscan(in.Against, &from); err != nil {
-			return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("against=%s is not a revision", in.Against))
+			return nil, newError(http.StatusBadRequest, fmt.Sprintf("against=%s is not a revision", in.Against))
 		}
 	}
 	a, err := s.Store.At(from)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	b, err := s.Store.At(in.Number)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	out := &diffOut{Diff{From: from, To: in.Number, Changes: []DocumentDiff{}}}
 	refs := slices.Collect(maps.Keys(a))
@@ -139,14 +139,14 @@ func written(d *spec.Document) any {
 func (s *server) restore(ctx context.Context, in *restoreIn) (*restoreOut, error) {
 	edits, back, err := s.Store.RestoreEdits(in.Number, in.Services)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	if in.Message == "" {
 		in.Message = fmt.Sprintf("restore revision %d", in.Number)
 	}
 	_, out, err := s.commit(ctx, store.Apply{Edits: edits, Message: in.Message}, in.DryRun)
 	if err != nil {
-		return nil, problem(err)
+		return nil, failed(err)
 	}
 	if back == nil {
 		back = []spec.Ref{}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Event is one thing that happened. The kinds are listed in EventKinds.
+// Event is one thing that happened.
 type Event struct {
 	// ID is BOOT-SEQ: the start of the process and a count.
 	ID       string    `json:"id"`

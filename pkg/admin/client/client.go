@@ -59,7 +59,7 @@ func (e *UnreachableError) Error() string {
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Call sends a request and reads a JSON answer into out (nil: it is dropped). An
-// answer that is not 2xx is a *admin.Problem.
+// answer that is not 2xx is a *admin.Error.
 func (c *Client) Call(ctx context.Context, method, path string, query url.Values, body []byte, header http.Header, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -73,7 +73,7 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return problemOf(resp, text)
+		return errorOf(resp, text)
 	}
 	if out == nil {
 		return nil
@@ -110,10 +110,10 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	return resp, nil
 }
 
-func problemOf(resp *http.Response, text []byte) error {
-	p := &admin.Problem{}
+func errorOf(resp *http.Response, text []byte) error {
+	p := &admin.Error{}
 	if json.Unmarshal(text, p) != nil || p.Detail == "" {
-		return &admin.Problem{Status: resp.StatusCode, Title: resp.Status, Detail: fmt.Sprintf("the server answered %s: %.200s", resp.Status, text)}
+		return &admin.Error{Status: resp.StatusCode, Title: resp.Status, Detail: fmt.Sprintf("the server answered %s: %.200s", resp.Status, text)}
 	}
 	return p
 }
@@ -149,7 +149,7 @@ func (c *Client) Watch(ctx context.Context, after string, each func(model.Event)
 	defer resp.Body.Close() //nolint:errcheck // read only
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		return after, problemOf(resp, text)
+		return after, errorOf(resp, text)
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
