@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,16 +60,42 @@ func healthCommand(g *global) *cobra.Command {
 	return cmd
 }
 
-// paint writes a screen; a watch on a terminal goes back to its top first.
+// paint writes a screen. A watch begins with the time; on a terminal it is drawn
+// over the screen before it, and cut where the terminal ends.
 func paint(w io.Writer, text string, watch bool) {
-	if f, ok := w.(*os.File); watch && ok && term.IsTerminal(int(f.Fd())) {
-		text = "\x1b[H\x1b[2J" + time.Now().Format("15:04:05") + "\n" + text
-	} else if watch {
-		text = time.Now().Format("15:04:05") + "\n" + text
+	lines := slices.Collect(strings.Lines(text))
+	if !watch {
+		for _, line := range lines {
+			_, _ = fmt.Fprint(w, colour(w, line))
+		}
+		return
 	}
-	for line := range strings.Lines(text) {
-		_, _ = fmt.Fprint(w, colour(w, line))
+	lines = slices.Insert(lines, 0, time.Now().Format("15:04:05")+"\n")
+	const home, restOfLine, restOfScreen = "\x1b[H", "\x1b[K", "\x1b[J"
+	rows, terminal := height(w)
+	if !terminal {
+		_, _ = io.WriteString(w, strings.Join(lines, ""))
+		return
 	}
+	if more := len(lines) - rows + 2; more > 1 && rows > 2 {
+		lines = append(lines[:rows-2], fmt.Sprintf("… %d more lines; make the window higher\n", more))
+	}
+	var b strings.Builder
+	b.WriteString(home)
+	for _, line := range lines {
+		b.WriteString(colour(w, strings.TrimSuffix(line, "\n")) + restOfLine + "\r\n")
+	}
+	_, _ = io.WriteString(w, b.String()+restOfScreen)
+}
+
+// height is how many lines a terminal has.
+func height(w io.Writer) (rows int, terminal bool) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	_, rows, err := term.GetSize(int(f.Fd()))
+	return rows, err == nil
 }
 
 func (g *global) showHealth(ctx context.Context, w io.Writer) (fine bool, err error) {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -28,10 +30,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serving": serving,
-			"exits":   exits,
-			"narrow":  narrow,
-			"taken":   taken,
+			"serving":  serving,
+			"exits":    exits,
+			"narrow":   narrow,
+			"taken":    taken,
+			"watching": watching,
+			"until":    until,
 		},
 	})
 }
@@ -92,4 +96,43 @@ func taken(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Defer(func() { _ = l.Close() })
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// watching FILE COMMAND… runs a command until the script ends; what it prints
+// goes to the file.
+func watching(ts *testscript.TestScript, _ bool, args []string) {
+	out, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	program := args[1]
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if p := filepath.Join(dir, program); program == args[1] {
+			if _, err := os.Stat(p); err == nil {
+				program = p
+			}
+		}
+	}
+	cmd := exec.Command(program, args[2:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = []string{"NO_COLOR=1", "HOME=" + ts.Getenv("HOME"), "WELLSPRING_SERVER=" + ts.Getenv("WELLSPRING_SERVER")}
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			ts.Logf("%v: %v", args, err)
+		}
+		_ = out.Close()
+	})
+}
+
+// until FILE PATTERN waits until a file has a match.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[1])
+	var text string
+	for range 500 {
+		if text = ts.ReadFile(args[0]); want.MatchString(text) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("%s never had %q:\n%s", args[0], args[1], text)
 }
