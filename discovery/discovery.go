@@ -73,7 +73,7 @@ type Reason string
 // The reasons.
 const (
 	Unreachable  Reason = "unreachable"   // no connection, or it broke
-	NoLeader     Reason = "no leader"     // the registry runs without a leader
+	NoLeader     Reason = "no leader"     // the registry answers, and has no leader to ask
 	Denied       Reason = "denied"        // the credential is refused
 	Filtered     Reason = "filtered"      // the credential hides part of the answer
 	Limited      Reason = "limited"       // too many connections or requests

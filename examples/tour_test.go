@@ -22,12 +22,7 @@ func TestRealTour(t *testing.T) {
 	if err == nil {
 		_, err = os.Stat(binary)
 	}
-	if err != nil {
-		if os.Getenv("REQUIRE_REAL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	proc.Need(t, err)
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)

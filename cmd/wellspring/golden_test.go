@@ -17,6 +17,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
@@ -35,7 +36,7 @@ func TestRealStories(t *testing.T) {
 	}
 	for _, version := range []string{"1.37", "1.38", "1.39", "1.40"} {
 		program, err := envoytest.Find(version)
-		needReal(t, err)
+		proc.Need(t, err)
 		for _, file := range files {
 			t.Run(version+"/"+strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 				ar, err := txtar.ParseFile(file)

@@ -28,19 +28,6 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
-// needReal skips a test whose programs are missing, or fails it under
-// REQUIRE_REAL=1.
-func needReal(t *testing.T, err error) {
-	t.Helper()
-	if err == nil {
-		return
-	}
-	if os.Getenv("REQUIRE_REAL") == "1" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
-}
-
 // binary is bin/wellspring of this checkout.
 func binary(t *testing.T) string {
 	t.Helper()
@@ -48,7 +35,7 @@ func binary(t *testing.T) string {
 	if err == nil {
 		_, err = os.Stat(p)
 	}
-	needReal(t, err)
+	proc.Need(t, err)
 	return p
 }
 
@@ -169,11 +156,9 @@ func newStack(t *testing.T, envoyVersion string) *stack {
 	t.Helper()
 	s := &stack{t: t}
 	program, err := envoytest.Find(envoyVersion)
-	needReal(t, err)
-	s.consul, err = consultest.Start(t.Context(), t.TempDir(), nil)
-	if err != nil {
-		needReal(t, err)
-	}
+	proc.Need(t, err)
+	s.consul, err = consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir()})
+	proc.Need(t, err)
 	t.Cleanup(func() { s.consul.Kill() })
 	s.control = serve(t, "--consul", s.consul.Address)
 	if s.edge, err = freeport.Addr(); err != nil {

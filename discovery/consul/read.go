@@ -87,10 +87,12 @@ func failure(err error) discovery.Failed {
 	case status.Code == http.StatusTooManyRequests:
 		f.Reason = discovery.Limited
 		f.Err = fmt.Errorf("%w; raise limits.http_max_conns_per_client in Consul, or lower maxConnections of this source", f.Err)
-	case strings.Contains(body, "No cluster leader"), strings.Contains(body, "leadership lost"):
-		f.Reason = discovery.NoLeader
 	case strings.Contains(body, "No path to datacenter"):
 		f.Reason = discovery.NoDatacenter
+	case strings.Contains(body, "No cluster leader"), strings.Contains(body, "leadership lost"),
+		// the agent lives, the servers behind it do not answer it
+		strings.Contains(body, "No known Consul servers"), status.Code >= 500 && (strings.Contains(body, "rpc error") || strings.Contains(body, "connection error")):
+		f.Reason = discovery.NoLeader
 	case status.Code < 500:
 		f.Reason = discovery.BadAnswer
 	}

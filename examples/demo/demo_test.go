@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
 const program = "../../bin/wellspring"
@@ -16,12 +17,7 @@ func needReal(t *testing.T) {
 	if err == nil {
 		_, err = os.Stat(program)
 	}
-	if err != nil {
-		if os.Getenv("REQUIRE_REAL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	proc.Need(t, err)
 }
 
 // The demo shows what it says, from the store and from Consul.

@@ -137,7 +137,7 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 	args := []string{"serve", "--data-dir", filepath.Join(s.dir, "data"), "--xds-listen", xds, "--admin-listen", s.admin, "--log-level", "warn"}
 	s.registry = &declared{s}
 	if withConsul {
-		c, err := consultest.Start(s.ctx, s.dir, nil)
+		c, err := consultest.Start(s.ctx, consultest.Config{Dir: s.dir})
 		if err != nil {
 			return err
 		}

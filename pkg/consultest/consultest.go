@@ -1,11 +1,12 @@
-// Package consultest starts a real Consul for tests and the demo: one server
-// with a data directory, so that a restart finds its state again.
+// Package consultest starts real Consul agents for tests and the demo: servers with
+// a data directory, so that a restart finds their state again, and clients.
 package consultest
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,19 +17,39 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
-// Consul is a running server.
-type Consul struct {
-	*proc.Process
-	// Address is IP:PORT of its HTTP API.
-	Address string
-	Client  *api.Client
-
-	program, file string
+// Config of an agent. The zero value besides Dir is one server that leads itself.
+type Config struct {
+	// Dir keeps configuration and data; it exists.
+	Dir string
+	// Token switches ACLs on, with deny as the default; it may do everything.
+	Token string
+	// Servers is how many servers elect a leader together. Default 1; above that
+	// Start does not wait for a leader: see Ready.
+	Servers int
+	// Join are addresses of other agents: their Gossip.
+	Join []string
+	// Client makes an agent that is no server.
+	Client bool
+	// Extra is merged into the configuration.
+	Extra map[string]any
 }
 
-// Start runs a server with its data below dir and returns once it has a leader.
-// extra is merged into its configuration.
-func Start(ctx context.Context, dir string, extra map[string]any) (*Consul, error) {
+// Consul is a running agent.
+type Consul struct {
+	*proc.Process
+	// Address is IP:PORT of its HTTP API, Gossip that of its gossip, RPC that by which
+	// servers know each other.
+	Address, Gossip, RPC string
+	// Client may do everything.
+	Client *api.Client
+
+	program, file string
+	alone         bool
+}
+
+// Start runs an agent and returns once it has a leader, where it can have one by
+// itself.
+func Start(ctx context.Context, c Config) (*Consul, error) {
 	program, err := proc.Find("CONSUL", "consul")
 	if err != nil {
 		return nil, err
@@ -37,9 +58,30 @@ func Start(ctx context.Context, dir string, extra map[string]any) (*Consul, erro
 	if err != nil {
 		return nil, err
 	}
-	config := map[string]any{
-		"server": true, "bootstrap_expect": 1, "data_dir": filepath.Join(dir, "data"),
-		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "node_name": "node1",
+	a := &Consul{
+		Address: "127.0.0.1:" + strconv.Itoa(ports[0]), Gossip: "127.0.0.1:" + strconv.Itoa(ports[2]), RPC: "127.0.0.1:" + strconv.Itoa(ports[1]),
+		program: program, file: filepath.Join(c.Dir, "consul.json"), alone: c.Servers <= 1 && !c.Client,
+	}
+	text, err := json.Marshal(c.agent(ports))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(a.file, text, 0o600); err != nil {
+		return nil, err
+	}
+	apiConfig := api.DefaultConfig()
+	apiConfig.Address, apiConfig.Token = a.Address, c.Token
+	if a.Client, err = api.NewClient(apiConfig); err != nil {
+		return nil, err
+	}
+	return a, a.Restart(ctx)
+}
+
+// agent is Consul's own configuration.
+func (c Config) agent(ports []int) map[string]any {
+	out := map[string]any{
+		"data_dir": filepath.Join(c.Dir, "data"), "node_name": "node" + strconv.Itoa(ports[0]),
+		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": c.Join, "retry_interval": "200ms",
 		"ports": map[string]any{
 			"http": ports[0], "server": ports[1], "serf_lan": ports[2], "grpc": ports[3],
 			"dns": -1, "serf_wan": -1, "grpc_tls": -1, "https": -1,
@@ -47,36 +89,41 @@ func Start(ctx context.Context, dir string, extra map[string]any) (*Consul, erro
 		"performance":          map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true, "leave_on_terminate": false, "log_level": "WARN",
 	}
-	for k, v := range extra {
-		config[k] = v
+	if !c.Client {
+		out["server"], out["bootstrap_expect"] = true, max(1, c.Servers)
 	}
-	text, err := json.Marshal(config)
-	if err != nil {
-		return nil, err
+	if c.Token != "" {
+		out["acl"] = map[string]any{
+			"enabled": true, "default_policy": "deny", "down_policy": "extend-cache",
+			"tokens": map[string]any{"initial_management": c.Token, "agent": c.Token},
+		}
 	}
-	c := &Consul{Address: "127.0.0.1:" + strconv.Itoa(ports[0]), program: program, file: filepath.Join(dir, "consul.json")}
-	if err := os.WriteFile(c.file, text, 0o600); err != nil {
-		return nil, err
-	}
-	apiConfig := api.DefaultConfig()
-	apiConfig.Address = c.Address
-	if c.Client, err = api.NewClient(apiConfig); err != nil {
-		return nil, err
-	}
-	return c, c.Restart(ctx)
+	maps.Copy(out, c.Extra)
+	return out
 }
 
-// Restart runs the server again on the same data and ports, after Kill or Stop.
+// Restart runs the agent again on the same data and ports, after Kill or Stop.
 func (c *Consul) Restart(ctx context.Context) error {
 	p, err := proc.Start(c.program, []string{"agent", "-config-file", c.file}, nil)
 	if err != nil {
 		return err
 	}
 	c.Process = p
-	return p.Until(ctx, func(ctx context.Context) error {
+	if c.alone {
+		return c.Ready(ctx)
+	}
+	return p.Until(ctx, func(context.Context) error {
+		_, err := c.Client.Agent().Self()
+		return err
+	})
+}
+
+// Ready waits until the agent knows a leader whose catalogue has a server in it.
+func (c *Consul) Ready(ctx context.Context) error {
+	return c.Until(ctx, func(ctx context.Context) error {
 		entries, _, err := c.Client.Health().Service("consul", "", false, (&api.QueryOptions{}).WithContext(ctx))
 		if err == nil && len(entries) == 0 {
-			err = fmt.Errorf("the server is not in its own catalogue yet")
+			err = fmt.Errorf("no server is in the catalogue yet")
 		}
 		return err
 	})

@@ -37,6 +37,24 @@ func Find(env, name string) (string, error) {
 	return p, nil
 }
 
+// Need skips a test whose program is missing, or fails it under REQUIRE_REAL=1,
+// where a skipped test would be taken for a passed one.
+func Need(t interface {
+	Helper()
+	Fatal(...any)
+	Skip(...any)
+}, err error,
+) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case os.Getenv("REQUIRE_REAL") == "1":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+}
+
 // Process is a running program. Its methods may be called from any goroutine.
 type Process struct {
 	cmd    *exec.Cmd
