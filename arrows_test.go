@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"xds/translate":        {"pkg/model", "pkg/spec"},
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/model", "xds/delivery", "xds/translate"},
+	"xds/xdstest":          {},
 	"envoy-bootstrap":      {},
 	"examples/backend":     {},
 	"examples/backend/run": {"examples/backend"},

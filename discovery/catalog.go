@@ -47,7 +47,13 @@ type entry struct {
 	since        time.Time      // when it last changed
 	failure      Failed         // why nothing newer is known; Err is nil while all is well
 	failingSince time.Time      // zero while all is well
+	unwanted     time.Time      // since when nobody wants it, zero while somebody does
 }
+
+// unwantedKept is how long a key that nobody wants is remembered. A source that
+// was told of a change and of its reverse at once goes on watching as if nothing
+// had been, and has nothing new to report.
+const unwantedKept = time.Minute
 
 // New returns a catalog that wants nothing yet.
 func New(cfg Config) *Catalog {
@@ -86,10 +92,16 @@ func (c *Catalog) Run(ctx context.Context) error {
 }
 
 // Want sets the keys that are watched from now on. Keys that are no longer
-// wanted are forgotten.
+// wanted are forgotten, some time later.
 func (c *Catalog) Want(keys []model.ServiceKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	for k, e := range c.entries {
+		if !e.unwanted.IsZero() && now.Sub(e.unwanted) > unwantedKept {
+			delete(c.entries, k)
+		}
+	}
 	by := map[string][]model.ServiceKey{}
 	wanted := map[model.ServiceKey]bool{}
 	for _, k := range keys {
@@ -98,7 +110,9 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 		}
 		wanted[k] = true
 		by[k.Source] = append(by[k.Source], k)
-		if c.entries[k] == nil {
+		if e := c.entries[k]; e != nil {
+			e.unwanted = time.Time{}
+		} else {
 			c.entries[k] = &entry{}
 			if c.wants[k.Source] == nil {
 				c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
@@ -107,9 +121,9 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 			}
 		}
 	}
-	for k := range c.entries {
-		if !wanted[k] {
-			delete(c.entries, k)
+	for k, e := range c.entries {
+		if !wanted[k] && e.unwanted.IsZero() {
+			e.unwanted = now
 		}
 	}
 	for name, ch := range c.wants {
@@ -151,7 +165,7 @@ func (c *Catalog) Entry(k model.ServiceKey) model.Known {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[k]
-	if e == nil {
+	if e == nil || !e.unwanted.IsZero() {
 		return model.Known{}
 	}
 	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, FailingSince: e.failingSince}
@@ -199,6 +213,9 @@ func (c *Catalog) Sources() []SourceStatus {
 		}
 	}
 	for k, e := range c.entries {
+		if !e.unwanted.IsZero() {
+			continue
+		}
 		s := at(k)
 		s.Services++
 		if e.service == nil {

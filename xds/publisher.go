@@ -83,9 +83,10 @@ type Publisher struct {
 	assignments map[string]*delivery.Resource // by name, older generations included
 	clusters    map[clusterKey]*delivery.Resource
 	lastGood    map[lastKey]*delivery.Resource
+	entrances   map[lastKey]entrance  // of this Spec
 	definitions map[string]definition // every generation that is known, by assignment name
 	history     bool                  // definitions holds the store's history
-	older       map[string]bool       // assignments of older generations that somebody wants
+	older       map[string]bool       // assignments that somebody wants and not every group is served
 	answered    map[model.ServiceKey]bool
 	health      map[string]health.State
 	problems    []model.Problem            // of the last publish, assignments apart
@@ -117,6 +118,12 @@ type lastKey struct {
 	band translate.Band
 }
 
+// entrance is a listener or route table as it was made, with what could not be.
+type entrance struct {
+	resource *delivery.Resource
+	problems []model.Problem
+}
+
 // New returns a publisher of the store's present Spec, which wants its services
 // of the catalog at once.
 func New(cfg Config) *Publisher {
@@ -133,7 +140,7 @@ func New(cfg Config) *Publisher {
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]*delivery.Resource{},
-		lastGood: map[lastKey]*delivery.Resource{}, definitions: map[string]definition{}, older: map[string]bool{},
+		lastGood: map[lastKey]*delivery.Resource{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
 	}
@@ -205,11 +212,15 @@ func (p *Publisher) Ready(group string) error {
 	if d := p.cfg.ReadyDeadline; d > 0 && p.cfg.Now().Sub(p.started) >= d {
 		return nil
 	}
-	var missing []string
+	var missing []string // a few of them: this text travels in an HTTP/2 trailer
+	n := 0
 	for _, name := range p.spec.Upstreams(group) {
 		u, _ := p.spec.Upstream(name)
 		k := u.Key(name)
 		if !p.must[k] || p.answered[k] {
+			continue
+		}
+		if n++; n > maxNamed {
 			continue
 		}
 		why := ""
@@ -218,11 +229,17 @@ func (p *Publisher) Ready(group string) error {
 		}
 		missing = append(missing, k.String()+why)
 	}
-	if len(missing) == 0 {
+	switch {
+	case n == 0:
 		return nil
+	case n > maxNamed:
+		missing = append(missing, fmt.Sprintf("and %d more", n-maxNamed))
 	}
-	return fmt.Errorf("group %q waits for the first answer about %d services after a start: %s", group, len(missing), strings.Join(missing, "; "))
+	return fmt.Errorf("group %q waits for the first answer about %d services after a start: %s", group, n, strings.Join(missing, "; "))
 }
+
+// maxNamed services are named in one refusal.
+const maxNamed = 5
 
 // Problems lists what could not be translated or used, now.
 func (p *Publisher) Problems() []model.Problem {
@@ -253,6 +270,7 @@ func (p *Publisher) Held() map[string]bool {
 // held.
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.spec = s
+	clear(p.entrances)
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
 	p.decide()
@@ -348,17 +366,33 @@ func (p *Publisher) decide() {
 	p.cfg.Catalog.Want(p.wants())
 }
 
-// olderOf are the wanted assignments that are not the newest form of theirs, and
-// whose definition is known.
+// olderOf are the wanted assignments that a proxy may hold though it should not:
+// those of older generations, and those of upstreams that its group no longer
+// reaches. Their definition is known.
 func (p *Publisher) olderOf(wanted []string) map[string]bool {
+	reached := p.reachedByAll()
 	out := map[string]bool{}
 	for _, name := range wanted {
 		upstream := translate.UpstreamOf(name)
-		if pub := p.published[upstream]; pub != nil && translate.AssignmentName(upstream, pub.body) == name {
+		if pub := p.published[upstream]; pub != nil && reached[upstream] && translate.AssignmentName(upstream, pub.body) == name {
 			continue
 		}
 		if _, ok := p.definitions[name]; ok {
 			out[name] = true
+		}
+	}
+	return out
+}
+
+// reachedByAll are the upstreams that every group reaches.
+func (p *Publisher) reachedByAll() map[string]bool {
+	groups := p.spec.Documents(spec.KindGroup)
+	count, out := map[string]int{}, map[string]bool{}
+	for _, g := range groups {
+		for _, name := range p.spec.Upstreams(g.Name) {
+			if count[name]++; count[name] == len(groups) {
+				out[name] = true
+			}
 		}
 	}
 	return out
@@ -372,13 +406,27 @@ func (p *Publisher) services(keys []model.ServiceKey) {
 	for _, k := range keys {
 		touched[k] = true
 	}
-	if len(fresh) > 0 {
+	if len(fresh) > 0 || p.awaited(touched) {
 		p.decide()
 		touched = nil
 	}
 	p.publish(touched)
 	p.mu.Unlock()
 	p.markAnswered(fresh)
+}
+
+// awaited tells whether an upstream is held back for want of one of these
+// services. It may have answered long ago, and nobody wanted it in between.
+func (p *Publisher) awaited(keys map[model.ServiceKey]bool) bool {
+	for _, d := range p.spec.Documents(spec.KindUpstream) {
+		if pub := p.published[d.Name]; !p.unknown[d.Name] && (pub == nil || !pub.frozen) {
+			continue
+		}
+		if u, ok := d.Body.(*spec.Upstream); ok && keys[u.Key(d.Name)] {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Publisher) markAnswered(keys []model.ServiceKey) {

@@ -71,9 +71,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
 		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Listeners: {}, delivery.RouteTables: {},
 	}}
-	reach := map[string]bool{}
 	for _, name := range p.spec.Upstreams(c.Group) {
-		reach[name] = true
 		pub := p.published[name]
 		if pub == nil {
 			t.Unknown[name] = true
@@ -87,9 +85,8 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		t.Resources[delivery.Clusters][name] = cluster
 		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
 	}
-	for name := range p.older {
-		upstream := translate.UpstreamOf(name)
-		if r := p.assignments[name]; r != nil && (reach[upstream] || p.spec.Document(spec.KindUpstream, upstream) == nil) {
+	for name := range p.older { // a session serves them only to who holds the cluster
+		if r := p.assignments[name]; r != nil {
 			t.Resources[delivery.Assignments][name] = r
 		}
 	}
@@ -99,16 +96,32 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		if !ok {
 			continue
 		}
-		doc := "Listener/" + name
-		if r := p.note(p.resource(delivery.Listeners, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })); r != nil {
+		if r := p.entrance(delivery.Listeners, name, band, l); r != nil {
 			t.Resources[delivery.Listeners][name] = r
 		}
-		routes := translate.RouteTable(name, l, p.spec)
-		if r := p.note(p.resource(delivery.RouteTables, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })); r != nil {
+		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {
 			t.Resources[delivery.RouteTables][name] = r
 		}
 	}
 	return t
+}
+
+// entrance is a listener or its route table. Services do not touch it, so that it
+// is made once for each Spec.
+func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band, l *spec.Listener) *delivery.Resource {
+	key := lastKey{typ, name, band}
+	made, ok := p.entrances[key]
+	if !ok {
+		doc := "Listener/" + name
+		if typ == delivery.Listeners {
+			made.resource, made.problems = p.resource(typ, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })
+		} else {
+			routes := translate.RouteTable(name, l, p.spec)
+			made.resource, made.problems = p.resource(typ, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
+		}
+		p.entrances[key] = made
+	}
+	return p.note(made.resource, made.problems)
 }
 
 func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) *delivery.Resource {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -29,6 +30,7 @@ import (
 	"github.com/wellspring-xds/wellspring/xds"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
 	"github.com/wellspring-xds/wellspring/xds/server"
+	"github.com/wellspring-xds/wellspring/xds/xdstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -124,6 +126,7 @@ func (s *memoryStore) MarkAnswered(keys []model.ServiceKey) error {
 // registry is a source that says what the test says.
 type registry struct {
 	mu     sync.Mutex
+	mute   bool // takes what is wanted and says nothing
 	said   map[string]discovery.Report
 	wanted map[model.ServiceKey]bool
 	report func(model.ServiceKey, discovery.Report)
@@ -139,13 +142,19 @@ func (r *registry) Run(ctx context.Context, want <-chan []model.ServiceKey, repo
 			r.report, r.wanted = report, map[model.ServiceKey]bool{}
 			for _, k := range keys {
 				r.wanted[k] = true
-				if x := r.said[k.Name]; x != nil {
+				if x := r.said[k.Name]; x != nil && !r.mute {
 					report(k, x)
 				}
 			}
 			r.mu.Unlock()
 		}
 	}
+}
+
+func (r *registry) silence(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = on
 }
 
 func (r *registry) say(name string, x discovery.Report) {
@@ -167,6 +176,22 @@ type world struct {
 	publisher *xds.Publisher
 	server    *server.Server
 	conn      *grpc.ClientConn
+	freeze    func() // the clients' side of every connection stops, as a stopped process does
+}
+
+// freezer is a connection whose process may be stopped.
+type freezer struct {
+	net.Conn
+	frozen, thawed chan struct{}
+}
+
+func (f *freezer) Write(b []byte) (int, error) {
+	select {
+	case <-f.frozen:
+		<-f.thawed
+	default:
+	}
+	return f.Conn.Write(b)
 }
 
 func newWorld(t testing.TB, store *memoryStore) *world {
@@ -175,7 +200,7 @@ func newWorld(t testing.TB, store *memoryStore) *world {
 	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": local.Source{Store: store}, "consul": w.registry}})
 	engine := delivery.NewEngine()
 	w.publisher = xds.New(xds.Config{Store: store, Catalog: catalog, Engine: engine})
-	w.server = server.New(server.Config{Publisher: w.publisher, Engine: engine, SpecChanged: w.publisher.Changed})
+	w.server = server.New(server.Config{Publisher: w.publisher, Engine: engine, SpecChanged: w.publisher.Changed, Stall: 300 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = catalog.Run(ctx) })
@@ -183,13 +208,20 @@ func newWorld(t testing.TB, store *memoryStore) *world {
 	l := bufconn.Listen(1 << 20)
 	g := w.server.GRPC()
 	wg.Go(func() { _ = g.Serve(l) })
+	frozen, thawed := make(chan struct{}), make(chan struct{})
+	w.freeze = sync.OnceFunc(func() { close(frozen) })
 	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			c, err := l.Dial()
+			return &freezer{Conn: c, frozen: frozen, thawed: thawed}, err
+		}), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
+		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(16<<20)) // as Envoy's do not grow either
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.conn = conn
 	t.Cleanup(func() {
+		close(thawed)
 		_ = conn.Close()
 		g.Stop()
 		cancel()
@@ -394,6 +426,9 @@ func TestRefusedUntilKnown(t *testing.T) {
 	if r := w.server.Refused(); len(r) != 1 || r[0].Proxy.ID != "e" {
 		t.Errorf("refused %+v", r)
 	}
+	if err := newWorld(t, newStore(t, fleet(600))).publisher.Ready("edge"); err == nil || len(err.Error()) > 500 || !strings.HasSuffix(err.Error(), "and 595 more") {
+		t.Errorf("600 unknown services: %v", err)
+	}
 	w.registry.say("u1", discovery.Absent{})
 	waitReady(t, w, "edge")
 	w.connect("e", "edge").wants("u0 u1")
@@ -549,5 +584,63 @@ func BenchmarkPublishOneOf1000(b *testing.B) {
 	for i := range b.N {
 		w.registry.say("u1", present(10, i%10))
 		c.next()
+	}
+}
+
+// An upstream that moves to a service which answered long ago, and which nobody
+// wanted since, gets its new form once that has answered again.
+func TestServiceWantedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t, fleet(1))
+		w := newWorld(t, store)
+		w.registry.say("u0", present(1))
+		w.registry.say("other", present(2))
+		waitReady(t, w, "edge")
+		e := w.envoy(xdstest.Config{ID: "e"})
+		e.holds("u0=1")
+		move := func(service string) {
+			store.apply(t, "kind: Upstream\nname: u0\nspec: {service: {source: consul, name: "+service+"}}\n")
+		}
+		move("other")
+		e.holds("u0=2")
+		time.Sleep(time.Hour)
+		w.registry.silence(true) // it takes a while to answer
+		move("u0")
+		e.quiet(0)
+		if held := w.publisher.Held(); len(held) != 1 {
+			t.Errorf("held: %v", held)
+		}
+		w.registry.silence(false)
+		w.registry.say("u0", present(3))
+		e.holds("u0=3")
+	})
+}
+
+// An Envoy that warms a cluster which its group no longer reaches is still given
+// the assignment: its old routes name the cluster until the new ones come. Who
+// never had the cluster is not.
+func TestAssignmentOutOfReach(t *testing.T) {
+	store := newStore(t, fleet(2))
+	w := newWorld(t, store)
+	w.registry.say("u0", present(1))
+	w.registry.say("u1", present(1))
+	waitReady(t, w, "edge")
+	c := w.connect("edge-1", "edge")
+	c.wants("u0 u1")
+	first := w.assignments()["u1"]
+	c.subscribe(delivery.Assignments, first)
+	c.wants(first)
+	c.subscribe(delivery.Listeners)
+	c.wants("edge")
+	store.apply(t, fleet(1)) // u1 stays declared, and nothing leads to it
+	second := w.connect("stranger", "edge")
+	second.wants("u0")
+	second.subscribe(delivery.Assignments, first)
+	second.wants("-" + first)
+	w.registry.say("u1", present(2))
+	for {
+		if r := c.next(); names(r) == first {
+			break
+		}
 	}
 }

@@ -127,7 +127,7 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 	k := memoryKey{group, node}
 	m := e.memories[k]
 	if m == nil {
-		m = &Memory{accepted: map[Type]map[string]*Resource{}, parked: map[content]model.Parked{}}
+		m = &Memory{accepted: map[Type]map[string]*Resource{}, parked: map[content]model.Parked{}, unheard: map[Type][]map[string]*Resource{}}
 		e.memories[k] = m
 	}
 	m.mu.Lock()
@@ -162,6 +162,26 @@ type Memory struct {
 	left     time.Time
 	accepted map[Type]map[string]*Resource
 	parked   map[content]model.Parked
+	unheard  map[Type][]map[string]*Resource // sets without an answer when the last stream ended
+}
+
+// leaveOpen keeps what was sent and not answered: the proxy may have taken it.
+func (m *Memory) leaveOpen(t Type, open []*sent) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.unheard, t)
+	for _, o := range open {
+		m.unheard[t] = append(m.unheard[t], o.set)
+	}
+}
+
+// open returns what leaveOpen kept, newest first.
+func (m *Memory) open(t Type) []map[string]*Resource {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := slices.Clone(m.unheard[t])
+	slices.Reverse(out)
+	return out
 }
 
 func (m *Memory) idle(now time.Time) bool {

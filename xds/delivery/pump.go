@@ -151,6 +151,8 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 		return nil, holds, time.Time{}
 	case r == nil:
 		return nil, false, time.Time{}
+	case st.typ == Assignments && !s.assignmentMayReturn(name) && s.memory.last(Assignments, name) == nil:
+		return nil, false, time.Time{} // it is kept for others: this proxy never had the cluster
 	case s.memory.isParked(r):
 		return s.instead(st, r)
 	case st.typ == RouteTables:
@@ -176,11 +178,14 @@ func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 }
 
 // assignmentMayReturn tells whether an assignment that is not served may be
-// again: its upstream is published, unknown, or still held by this proxy.
+// again: its upstream is published, unknown, or still held by this proxy. Before a
+// stream's first cluster request nobody knows what it holds: an Envoy that asks
+// for assignments first is warming clusters, and one that is told that its
+// assignment is gone ends that with nobody, under a route that still names it.
 func (s *Session) assignmentMayReturn(name string) bool {
 	upstream := upstreamOf(name)
 	_, held := s.types[Clusters].has[upstream]
-	return held || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil
+	return !s.types[Clusters].started || held || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil
 }
 
 func upstreamOf(assignment string) string {
@@ -414,8 +419,9 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	if s.delta {
 		out.Resources, out.Removed = sorted(c.send), o.removed
 	} else {
+		o.set = st.fullSet()
 		if st.typ.fullState() {
-			o.resources = st.fullSet()
+			o.resources = o.set
 		}
 		out.Resources = sorted(o.resources)
 	}

@@ -83,6 +83,9 @@ func setOf(names []string) map[string]bool {
 }
 
 func (s *Session) park(st *state, r *Resource, message string, now time.Time) {
+	if is := s.table.get(r.Type, r.Name); is == nil || is.Version != r.Version {
+		return // it changed while the answer was under way: that is not sent again
+	}
 	key := content{r.Type, r.Name, r.Version}
 	st.retried[key] = true
 	s.memory.park(model.Parked{Type: string(r.Type), Name: r.Name, Version: r.Version, Document: r.Document, Message: message, Since: now})

@@ -113,6 +113,7 @@ type sent struct {
 	resources map[string]*Resource
 	removed   []string
 	version   string
+	set       map[string]*Resource // state of the world: all that the client has once it took this
 }
 
 // wait is a route table that is held back.
@@ -145,6 +146,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, delta bool, drain time.Duratio
 			tell: map[string]bool{}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true,
 		}
 	}
+	s.releaseOld() // it may have been away while its content changed
 	return s
 }
 
@@ -152,6 +154,11 @@ func NewSession(cfg Config, e *Engine, m *Memory, delta bool, drain time.Duratio
 func (s *Session) Close(now time.Time) {
 	for name := range s.types[Assignments].names {
 		s.engine.subscribe(name, -1)
+	}
+	if !s.delta {
+		for _, st := range s.types {
+			s.memory.leaveOpen(st.typ, st.open)
+		}
 	}
 	s.memory.Leave(now)
 }
@@ -164,8 +171,13 @@ func (s *Session) SetTable(t *Table) {
 		st.stuck = st.stuck && maps.Equal(s.table.Resources[st.typ], t.Resources[st.typ])
 	}
 	s.table = t
+	s.releaseOld()
+}
+
+// releaseOld forgets refusals of content that is no longer what would be sent.
+func (s *Session) releaseOld() {
 	for _, p := range s.memory.Parked() {
-		if r := t.get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
+		if r := s.table.get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
 			s.memory.release(p)
 			s.emit(model.Event{Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: Type(p.Type).Short(), Name: p.Name}, From: p.Version, Reason: "its content changed"})
 		}
@@ -391,9 +403,11 @@ func (st *state) drop(name string) {
 }
 
 // recognise takes a version that a state-of-the-world client presents: when it is
-// the hash of what would be sent now, the client has just that.
+// the hash of what would be sent now, of what it accepted, or of what was on its
+// way when its last stream broke, the client has just that.
 func (s *Session) recognise(st *state, version string) {
-	for _, from := range []map[string]*Resource{s.table.Resources[st.typ], s.memory.all(st.typ)} {
+	sets := []map[string]*Resource{s.table.Resources[st.typ], s.memory.all(st.typ)}
+	for _, from := range append(sets, s.memory.open(st.typ)...) {
 		versions, resources := map[string]string{}, map[string]*Resource{}
 		for name, r := range from {
 			if st.wildcard || st.names[name] {

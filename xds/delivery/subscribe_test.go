@@ -74,14 +74,17 @@ func TestNamedClusters(t *testing.T) {
 }
 
 // A name that is not served and not unknown: removed in delta, silence in state
-// of the world. An assignment whose cluster is published is never removed.
+// of the world. An assignment whose cluster is published is never removed, and
+// none is before the first cluster request: what the proxy holds is not known.
 func TestNotServed(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
 		p.table = table(shop()...)
 		p.table.Unknown["soon"] = true
 		p.connect()
 		p.ask(Assignments, "gone@1")
-		p.want(p.settle(), map[bool]string{true: "assignments[-gone@1]", false: ""}[p.delta])
+		p.silent()
+		p.ask(Clusters)
+		p.want(p.settle(), map[bool]string{true: "clusters[a=1 b=1] assignments[-gone@1]", false: "clusters[a=1 b=1]"}[p.delta])
 		p.more(Assignments, "a@older", "soon@1")
 		p.silent()
 		p.ask(RouteTables, "nobody")

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,7 @@ const (
 	maxNames          = 100_000 // in one request
 	refusedKept       = 10 * time.Minute
 	maxRefused        = 1000
+	maxWhy            = 2 << 10 // bytes of a refusal: clients bound their trailers
 )
 
 // Server is the aggregated discovery service.
@@ -125,6 +127,9 @@ func (s *Server) serve(ctx context.Context, w wire) error {
 	err := st.guarded(ctx)
 	var r *refusal
 	if errors.As(err, &r) {
+		if len(r.why) > maxWhy {
+			r.why = strings.ToValidUTF8(r.why[:maxWhy], "") + "…"
+		}
 		s.remember(st.proxy, r)
 		return status.Error(r.code, r.why)
 	}
