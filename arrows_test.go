@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 var homes = map[string][]string{
 	"github.com/hashicorp/consul/api":              {"discovery/consul", "pkg/consultest", "examples/demo"},
 	"go.etcd.io/bbolt":                             {"pkg/store"},
-	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap"},
+	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},
 	"github.com/danielgtaylor/huma/v2":             {"pkg/admin", "pkg/spec"},
 	"github.com/prometheus/client_golang":          {"xds/server", "cmd/wellspring"},

@@ -50,9 +50,9 @@ type entry struct {
 	unwanted     time.Time      // since when nobody wants it, zero while somebody does
 }
 
-// unwantedKept is how long a key that nobody wants is remembered. A source that
-// was told of a change and of its reverse at once goes on watching as if nothing
-// had been, and has nothing new to report.
+// unwantedKept is how long the endpoints of a key that nobody wants are
+// remembered. A source that was told of a change and of its reverse at once goes
+// on watching as if nothing had been, and has nothing new to report.
 const unwantedKept = time.Minute
 
 // New returns a catalog that wants nothing yet.
@@ -110,9 +110,13 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 		}
 		wanted[k] = true
 		by[k.Source] = append(by[k.Source], k)
-		if e := c.entries[k]; e != nil {
-			e.unwanted = time.Time{}
-		} else {
+		e := c.entries[k]
+		if e != nil && !e.unwanted.IsZero() {
+			if e.unwanted = (time.Time{}); e.service != nil && len(e.service.Endpoints) == 0 {
+				*e = entry{} // that nobody is there is believed only when it is said anew
+			}
+		}
+		if e == nil {
 			c.entries[k] = &entry{}
 			if c.wants[k.Source] == nil {
 				c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/xdstest"
 )
 
@@ -429,5 +431,50 @@ func TestStoppedProcess(t *testing.T) {
 		if n := len(w.server.Streams(t.Context())); n != 0 {
 			t.Errorf("%d streams after 44 s", n)
 		}
+	})
+}
+
+// An upstream moves between services and endpoints of its own, whose documents come
+// and go with the change: nobody is ever sent an assignment without endpoints.
+func TestNeverEmptyOnTheWay(t *testing.T) {
+	both(t, func(t *testing.T, sotw bool) {
+		web := func(form string) string { return "kind: Upstream\nname: u0\nspec: {" + form + "}\n" }
+		store := newStore(t, fleet(1)+"---\n"+web("endpoints: [{address: '10.1.0.1:80'}]"))
+		w := newWorld(t, store)
+		w.registry.say("consul-one", present(2))
+		waitReady(t, w, "edge")
+		empty := 0
+		e := w.envoy(xdstest.Config{ID: "e", SotW: sotw, Refuse: func(m proto.Message) string {
+			if a, ok := m.(*endpointv3.ClusterLoadAssignment); ok && len(a.Endpoints) == 0 {
+				empty++
+			}
+			return ""
+		}})
+		e.holds("u0=1")
+		service := "kind: Service\nname: two\nspec: {endpoints: [{address: '10.2.0.1:80'}, {address: '10.2.0.2:80'}]}\n"
+		for i, step := range []struct {
+			apply, remove, holds string
+		}{
+			{web("service: {source: local, name: two}") + "---\n" + service, "", "u0=2"},
+			{web("endpoints: [{address: '10.1.0.2:80'}]"), "two", "u0=1"},
+			{web("service: {source: local, name: two}, protocol: http2") + "---\n" + service, "", "u0=2"},
+			{web("service: {source: consul, name: consul-one}"), "two", "u0=2"},
+			{web("endpoints: [{address: '10.1.0.2:80'}]"), "", "u0=1"},
+			{web("service: {source: consul, name: nobody-knows}"), "", "u0=1"}, // held at the form before
+			{web("endpoints: [{address: '10.1.0.4:80'}, {address: '10.1.0.5:80'}]"), "", "u0=2"},
+		} {
+			if step.remove != "" {
+				store.drop(spec.Ref{Kind: spec.KindService, Name: step.remove}) // in the same revision
+			}
+			store.apply(t, step.apply)
+			e.holds(step.holds)
+			if i%2 == 1 {
+				e.quiet(0)
+			}
+		}
+		if empty > 0 {
+			t.Errorf("%d assignments were empty\n%s", empty, sayFrames(e.Frames()))
+		}
+		e.fine()
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/translate"
 )
 
@@ -47,10 +46,10 @@ func (p *Publisher) readHistory() {
 	defer p.mu.Unlock()
 	p.history = true
 	for _, d := range docs {
-		if u, ok := d.Body.(*spec.Upstream); ok {
-			name := translate.AssignmentName(d.Name, u)
+		if def, ok := definitionOf(d); ok {
+			name := translate.AssignmentName(d.Name, def.body)
 			if _, known := p.definitions[name]; !known {
-				p.definitions[name] = definition{d.Name, u}
+				p.definitions[name] = def
 			}
 		}
 	}

@@ -77,6 +77,7 @@ type Publisher struct {
 
 	mu          sync.Mutex // guards what follows
 	spec        *spec.Spec
+	local       map[model.ServiceKey]*model.Service // what spec declares
 	classes     map[delivery.Class]bool
 	published   map[string]*published
 	unknown     map[string]bool
@@ -96,14 +97,22 @@ type Publisher struct {
 
 // published is an upstream as it is served.
 type published struct {
-	body   *spec.Upstream
+	definition
 	key    model.ServiceKey
 	frozen bool // its newest form points to a service that is not known
 }
 
+// definition is one form of an upstream.
 type definition struct {
 	name string
 	body *spec.Upstream
+	own  *model.Service // where it declares its endpoints itself
+}
+
+// definitionOf reads a document of kind Upstream.
+func definitionOf(d *spec.Document) (definition, bool) {
+	u, ok := d.Body.(*spec.Upstream)
+	return definition{d.Name, u, d.LocalService()}, ok
 }
 
 type clusterKey struct {
@@ -269,7 +278,10 @@ func (p *Publisher) Held() map[string]bool {
 // respec takes up a new Spec and returns the services that answered since. mu is
 // held.
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
-	p.spec = s
+	p.spec, p.local = s, map[model.ServiceKey]*model.Service{}
+	for _, svc := range s.LocalServices() {
+		p.local[svc.Key] = &svc
+	}
 	clear(p.entrances)
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
@@ -279,6 +291,19 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return fresh
+}
+
+// service is the last authoritative answer about a key, nil before the first. What
+// the Spec itself declares is read off the Spec: the catalog hears of it a moment
+// later, and an upstream would have nobody in between.
+func (p *Publisher) service(k model.ServiceKey) *model.Service {
+	switch {
+	case k.Source != spec.SourceLocal:
+		return p.cfg.Catalog.Entry(k).Service
+	case p.local[k] != nil:
+		return p.local[k]
+	}
+	return &model.Service{Key: k, Presence: model.Absent}
 }
 
 // prune forgets what is neither declared nor wanted any more.
@@ -332,7 +357,7 @@ func (p *Publisher) takeAnswers(keys []model.ServiceKey) (fresh []model.ServiceK
 		keys = p.wants()
 	}
 	for _, k := range keys {
-		if !p.answered[k] && p.cfg.Catalog.Entry(k).Service != nil {
+		if !p.answered[k] && p.service(k) != nil {
 			p.answered[k] = true
 			fresh = append(fresh, k)
 		}
@@ -345,18 +370,18 @@ func (p *Publisher) decide() {
 	clear(p.unknown)
 	next := map[string]*published{}
 	for _, d := range p.spec.Documents(spec.KindUpstream) {
-		u, ok := d.Body.(*spec.Upstream)
+		def, ok := definitionOf(d)
 		if !ok {
 			continue
 		}
-		key := u.Key(d.Name)
+		key := def.body.Key(d.Name)
 		before := p.published[d.Name]
 		switch {
-		case p.cfg.Catalog.Entry(key).Service != nil:
-			next[d.Name] = &published{body: u, key: key}
-			p.definitions[translate.AssignmentName(d.Name, u)] = definition{d.Name, u}
+		case p.service(key) != nil:
+			next[d.Name] = &published{definition: def, key: key}
+			p.definitions[translate.AssignmentName(d.Name, def.body)] = def
 		case before != nil:
-			next[d.Name] = &published{body: before.body, key: before.key, frozen: true}
+			next[d.Name] = &published{definition: before.definition, key: before.key, frozen: true}
 		default:
 			p.unknown[d.Name] = true
 		}

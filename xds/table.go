@@ -37,29 +37,41 @@ func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
 func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 	next := make(map[string]*delivery.Resource, len(p.assignments))
 	problems := make(map[string][]model.Problem, len(p.unusable))
-	add := func(name string, u *spec.Upstream) {
-		key, assignment := u.Key(name), translate.AssignmentName(name, u)
-		if was := p.assignments[assignment]; was != nil && touched != nil && !touched[key] {
+	add := func(d definition, newest bool) {
+		key, assignment := d.body.Key(d.name), translate.AssignmentName(d.name, d.body)
+		was := p.assignments[assignment]
+		if was != nil && touched != nil && !touched[key] {
 			next[assignment], problems[assignment] = was, p.unusable[assignment]
 			return
 		}
-		entry := p.cfg.Catalog.Entry(key)
-		if entry.Service == nil {
+		svc := p.service(key)
+		if !newest && d.own != nil {
+			svc = d.own // its endpoints were part of it, and its document has others now, or none
+		}
+		if svc == nil || !newest && len(svc.Endpoints) == 0 {
+			// What is on its way out keeps whom it had: its service may be gone by the
+			// very change that its successor is warming for.
+			if was != nil {
+				next[assignment], problems[assignment] = was, p.unusable[assignment]
+				return
+			}
+		}
+		if svc == nil {
 			return
 		}
-		m, faults := translate.Assignment(name, u, entry.Service)
-		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+name, m, nil)
+		m, faults := translate.Assignment(d.name, d.body, svc)
+		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+d.name, m, nil)
 		if r != nil {
 			next[assignment] = r
 		}
-		problems[assignment] = slices.Concat(faults, entry.Service.Problems, problem)
+		problems[assignment] = slices.Concat(faults, svc.Problems, problem)
 	}
-	for name, pub := range p.published {
-		add(name, pub.body)
+	for _, pub := range p.published {
+		add(pub.definition, !pub.frozen)
 	}
 	for assignment := range p.older {
 		if d := p.definitions[assignment]; next[assignment] == nil {
-			add(d.name, d.body)
+			add(d, false)
 		}
 	}
 	p.assignments, p.unusable = next, problems

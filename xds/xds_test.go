@@ -79,6 +79,13 @@ func (s *memoryStore) remove(t testing.TB, refs ...spec.Ref) {
 	s.link(t)
 }
 
+// drop deletes a document with the next apply.
+func (s *memoryStore) drop(r spec.Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.docs, r)
+}
+
 func (s *memoryStore) link(t testing.TB) {
 	t.Helper()
 	sp, _, faults := spec.New(1, slices.Collect(maps.Values(s.docs)))
@@ -168,6 +175,16 @@ func (r *registry) say(name string, x discovery.Report) {
 	}
 }
 
+// late is a source whose word takes a moment.
+type late struct{ discovery.Source }
+
+func (l late) Run(ctx context.Context, want <-chan []model.ServiceKey, report func(model.ServiceKey, discovery.Report)) error {
+	return l.Source.Run(ctx, want, func(k model.ServiceKey, r discovery.Report) {
+		time.Sleep(time.Millisecond)
+		report(k, r)
+	})
+}
+
 // world is a running control plane without sockets and disk.
 type world struct {
 	t         testing.TB
@@ -197,7 +214,7 @@ func (f *freezer) Write(b []byte) (int, error) {
 func newWorld(t testing.TB, store *memoryStore) *world {
 	t.Helper()
 	w := &world{t: t, store: store, registry: &registry{said: map[string]discovery.Report{}}}
-	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": local.Source{Store: store}, "consul": w.registry}})
+	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": late{local.Source{Store: store}}, "consul": w.registry}})
 	engine := delivery.NewEngine()
 	w.publisher = xds.New(xds.Config{Store: store, Catalog: catalog, Engine: engine})
 	w.server = server.New(server.Config{Publisher: w.publisher, Engine: engine, SpecChanged: w.publisher.Changed, Stall: 300 * time.Millisecond})
@@ -642,5 +659,25 @@ func TestAssignmentOutOfReach(t *testing.T) {
 		if r := c.next(); names(r) == first {
 			break
 		}
+	}
+}
+
+// After a restart an older generation that declared its own endpoints is served
+// with those: today's document has none any more.
+func TestOlderGenerationOfItsOwn(t *testing.T) {
+	store := newStore(t, fleet(1)+"---\nkind: Upstream\nname: u0\nspec: {endpoints: [{address: '10.1.0.1:80'}]}\n")
+	w := newWorld(t, store)
+	waitReady(t, w, "edge")
+	w.connect("edge-1", "edge").wants("u0")
+	first := w.assignments()["u0"]
+	store.apply(t, "kind: Upstream\nname: u0\nspec: {service: {source: local, name: two}}\n---\nkind: Service\nname: two\nspec: {endpoints: [{address: '10.2.0.1:80'}]}\n")
+	restarted := newWorld(t, store)
+	waitReady(t, restarted, "edge")
+	c := restarted.connect("edge-1", "edge")
+	c.wants("u0")
+	c.subscribe(delivery.Assignments, first)
+	r := c.next()
+	if names(r) != first || !strings.Contains(r.Resources[0].String(), "10.1.0.1") {
+		t.Errorf("sent %v", r)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
@@ -23,6 +25,8 @@ type Config struct {
 	Program string
 	// Bootstrap; an empty Admin is chosen.
 	Bootstrap bootstrap.Config
+	// Change alters the bootstrap that was built; nil leaves it as it is.
+	Change func(*bootstrapv3.Bootstrap)
 	// Dir keeps the bootstrap file; it exists.
 	Dir string
 	// Log takes Envoy's output besides the tail that is kept; nil drops it.
@@ -63,6 +67,9 @@ func Start(ctx context.Context, c Config) (*Envoy, error) {
 	b, err := bootstrap.New(c.Bootstrap)
 	if err != nil {
 		return nil, err
+	}
+	if c.Change != nil {
+		c.Change(b)
 	}
 	text, err := bootstrap.YAML(b)
 	if err != nil {

@@ -135,26 +135,34 @@ func (s *Spec) Upstreams(group string) []string {
 func (s *Spec) LocalServices() []model.Service {
 	var out []model.Service
 	for _, d := range s.docs {
-		var eps []model.Endpoint
-		switch b := d.Body.(type) {
-		case *Service:
-			eps = b.Model(d.Name, d.Revision)
-		case *Upstream:
-			if b.Endpoints == nil {
-				continue
-			}
-			eps = modelEndpoints(b.Endpoints, model.Origin{Source: SourceLocal, Key: d.String(), Revision: d.Revision})
-		default:
-			continue
+		if svc := d.LocalService(); svc != nil {
+			out = append(out, *svc)
 		}
-		presence := model.Present
-		if len(eps) == 0 {
-			presence = model.Empty
-		}
-		out = append(out, model.Service{Key: model.ServiceKey{Source: SourceLocal, Name: d.Name}, Presence: presence, Endpoints: eps})
 	}
 	slices.SortFunc(out, func(a, b model.Service) int { return a.Key.Compare(b.Key) })
 	return out
+}
+
+// LocalService is the service that a document declares: a Service, or an Upstream
+// with endpoints of its own. It is nil for others.
+func (d *Document) LocalService() *model.Service {
+	var eps []model.Endpoint
+	switch b := d.Body.(type) {
+	case *Service:
+		eps = b.Model(d.Name, d.Revision)
+	case *Upstream:
+		if b.Endpoints == nil {
+			return nil
+		}
+		eps = modelEndpoints(b.Endpoints, model.Origin{Source: SourceLocal, Key: d.String(), Revision: d.Revision})
+	default:
+		return nil
+	}
+	presence := model.Present
+	if len(eps) == 0 {
+		presence = model.Empty
+	}
+	return &model.Service{Key: model.ServiceKey{Source: SourceLocal, Name: d.Name}, Presence: presence, Endpoints: eps}
 }
 
 // linker resolves references.
