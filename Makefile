@@ -85,10 +85,11 @@ demo-consul: tools build ## the same with services registered in a real Consul
 	@$(GO) run -tags $(TAGS) ./examples/demo --consul
 
 .PHONY: docs
-docs: build ## write docs/reference.md and docs/schema.json from the structs
+docs: build ## write what is generated: reference, JSON Schema, edge.yaml
 	@mkdir -p docs
 	@bin/wellspring reference > docs/reference.md
 	@bin/wellspring reference --schema > docs/schema.json
+	@bin/wellspring bootstrap --node-id edge-1 --group edge > envoy-bootstrap/edge.yaml
 
 .PHONY: bench
 bench: ## benchmarks of translate, publish and apply

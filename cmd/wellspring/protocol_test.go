@@ -296,7 +296,7 @@ func makeBeforeBreak(_ *testing.T, s *scene) {
 // its own: the old definition never gets the new endpoints.
 func generations(_ *testing.T, s *scene) {
 	forms := []string{
-		fmt.Sprintf("service: {source: local, name: two}, connectTimeout: 2s, protocol: http2, healthChecks: [{http: {path: /healthz}}]"),
+		"service: {source: local, name: two}, connectTimeout: 2s, protocol: http2, healthChecks: [{http: {path: /healthz}}]",
 		fmt.Sprintf("endpoints: [{address: %q}]", s.a.Addr),
 		fmt.Sprintf("endpoints: [{address: %q}], protocol: http2", s.b.Addr),
 		"service: {source: local, name: two}",

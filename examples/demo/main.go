@@ -160,7 +160,7 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 		return err
 	}
 	end(func() { envoy.Stop(5 * time.Second) })
-	fmt.Printf("   Envoy           listener http://%s, admin %s\n", s.edge, envoy.Admin)
+	fmt.Printf("   Envoy           listener http://%s, admin http://%s\n", s.edge, envoy.Admin)
 	if err := s.registry.set("catalog", "blue", "green"); err != nil {
 		return err
 	}

@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -36,8 +38,10 @@ type Config struct {
 // Envoy is a running Envoy.
 type Envoy struct {
 	*proc.Process
-	// Admin is http://IP:PORT of its admin.
+	// Admin is IP:PORT of its admin, or the path of its socket.
 	Admin string
+
+	client *http.Client
 }
 
 // Find returns the Envoy binary of a minor version: "" for the newest, "1.37".
@@ -91,7 +95,14 @@ func Start(ctx context.Context, c Config) (*Envoy, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Envoy{Process: p, Admin: "http://" + c.Bootstrap.Admin}
+	e := &Envoy{Process: p, Admin: c.Bootstrap.Admin}
+	e.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		network := "tcp"
+		if strings.HasPrefix(e.Admin, "/") {
+			network = "unix"
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, e.Admin)
+	}}}
 	if err := p.Until(ctx, func(ctx context.Context) error {
 		_, err := e.Get(ctx, "/server_info")
 		return err
@@ -114,11 +125,11 @@ func (e *Envoy) Ready(ctx context.Context) error {
 func (e *Envoy) Get(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Admin+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy"+path, nil)
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := e.client.Do(req)
 	if err != nil {
 		return "", err
 	}

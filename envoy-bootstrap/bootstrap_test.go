@@ -1,0 +1,97 @@
+package bootstrap_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
+)
+
+// configs are bootstraps of every shape.
+func configs(t *testing.T) map[string]bootstrap.Config {
+	return map[string]bootstrap.Config{
+		"least":             {NodeID: "e", Group: "edge"},
+		"everything":        {NodeID: "e", Group: "edge", Zone: "a", XDS: []string{"127.0.0.1:1", "127.0.0.1:2"}, Admin: "127.0.0.1:3", DrainTime: time.Minute, MaxConnections: 7, MaxHeapBytes: 1 << 30},
+		"names and IPs":     {NodeID: "e", Group: "edge", XDS: []string{"localhost:1", "127.0.0.1:2", "[::1]:3"}},
+		"admin on a socket": {NodeID: "e", Group: "edge", Admin: filepath.Join(t.TempDir(), "admin.sock")},
+		"words of YAML 1.1": {NodeID: "no", Group: "on", Zone: "n"},
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for words, c := range map[string]bootstrap.Config{
+		"a node id and a group are needed":                                   {NodeID: "e"},
+		`control plane address "nowhere" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"nowhere"}},
+		`control plane address "h:70000" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"h:70000"}},
+		`control plane address ":1" is not HOST:PORT`:                        {NodeID: "e", Group: "g", XDS: []string{":1"}},
+		`admin address "admin.sock" is neither IP:PORT nor the absolute`:     {NodeID: "e", Group: "g", Admin: "admin.sock"},
+		`admin address "0.0.0.0:9901" is not loopback`:                       {NodeID: "e", Group: "g", Admin: "0.0.0.0:9901"},
+		`admin address "10.0.0.1:9901" is not loopback; Envoy's admin has n`: {NodeID: "e", Group: "g", Admin: "10.0.0.1:9901"},
+	} {
+		if _, err := bootstrap.New(c); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%+v: %v, want %q", c, err, words)
+		}
+	}
+}
+
+// The file beside the package is what the command prints for it.
+func TestEdgeFile(t *testing.T) {
+	b, err := bootstrap.New(bootstrap.Config{NodeID: "edge-1", Group: "edge"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := bootstrap.YAML(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile("edge.yaml")
+	if err != nil || string(got) != string(want)+"\n" {
+		t.Errorf("edge.yaml is not what `make docs` writes (%v)", err)
+	}
+}
+
+// Every supported Envoy takes every shape, and the file as it lies here.
+func TestRealValidate(t *testing.T) {
+	for _, version := range []string{"1.37", "1.38", "1.39", "1.40"} {
+		program, err := envoytest.Find(version)
+		proc.Need(t, err)
+		files := map[string]string{"edge.yaml": "edge.yaml"}
+		for name, c := range configs(t) {
+			b, err := bootstrap.New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			yaml, err := bootstrap.YAML(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			json, err := bootstrap.JSON(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for ext, text := range map[string][]byte{".yaml": yaml, ".json": json} {
+				file := filepath.Join(t.TempDir(), "bootstrap"+ext)
+				if err := os.WriteFile(file, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				files[name+ext] = file
+			}
+		}
+		for name, file := range files {
+			t.Run(version+"/"+name, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if out, err := exec.CommandContext(ctx, program, "--mode", "validate", "--log-level", "error", "-c", file).CombinedOutput(); err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
+	}
+}
