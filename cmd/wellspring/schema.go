@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ func referenceCommand() *cobra.Command {
 		Example: "  wellspring reference > docs/reference.md\n  wellspring reference --schema > docs/schema.json",
 	}
 	schema := cmd.Flags().Bool("schema", false, "print the JSON Schema")
+	felt := cmd.Flags().String("felt", "docs/felt.txt", "file that says which test feels which field")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *schema {
 			text, err := spec.Schema()
@@ -27,20 +29,35 @@ func referenceCommand() *cobra.Command {
 			_, err = cmd.OutOrStdout().Write(text)
 			return err
 		}
-		return writeReference(cmd.OutOrStdout())
+		text, err := os.ReadFile(*felt)
+		if err != nil {
+			return err
+		}
+		return writeReference(cmd.OutOrStdout(), string(text))
 	}
 	return cmd
 }
 
-func writeReference(w io.Writer) error {
+// writeReference prints the reference. felt has a line "KIND PATH TEST" for each
+// field that a real Envoy is seen to follow.
+func writeReference(w io.Writer, felt string) error {
+	tests := map[string]string{}
+	for line := range strings.Lines(felt) {
+		if i := strings.LastIndexByte(line, ' '); i > 0 {
+			tests[line[:i]] = strings.TrimSpace(line[i+1:])
+		}
+	}
 	var b strings.Builder
 	b.WriteString("# Reference of the documents\n\n" +
 		"Generated from the structs that the documents are parsed into: `make docs`.\n\n" +
 		"A document has `kind`, `name` (an RFC 1123 label), optional `labels`, and `spec`.\n" +
 		"Names that begin with `" + spec.ReservedPrefix + "` are refused. Durations are Go's: `250ms`, `2s`, `1m30s`.\n" +
-		"An unknown or doubled key, a wrong type and a dangling reference are errors.\n")
+		"An unknown or doubled key, a wrong type and a dangling reference are errors.\n\n" +
+		"*Felt by* names the test in which a real Envoy is seen to do what the field says;\n" +
+		"a field that is *golden only* has its translation compared, and accepted by every\n" +
+		"supported Envoy.\n")
 	for _, kind := range spec.Kinds {
-		fmt.Fprintf(&b, "\n## %s\n\n| field | type | default | meaning |\n|---|---|---|---|\n", kind)
+		fmt.Fprintf(&b, "\n## %s\n\n| field | type | default | meaning | felt by |\n|---|---|---|---|---|\n", kind)
 		for _, l := range spec.Leaves(kind) {
 			def := l.Default
 			if l.Required {
@@ -58,7 +75,11 @@ func writeReference(w io.Writer) error {
 			case l.Maximum != "":
 				meaning += fmt.Sprintf(" At most %s.", l.Maximum)
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", l.Path, l.Type, def, strings.ReplaceAll(meaning, "|", "\\|"))
+			test := tests[string(kind)+" "+l.Path]
+			if test == "" {
+				test = "golden only"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", l.Path, l.Type, def, strings.ReplaceAll(meaning, "|", "\\|"), test)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
