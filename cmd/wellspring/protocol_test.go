@@ -194,6 +194,7 @@ func TestRealProtocol(t *testing.T) {
 		"listener refused":        listenerRefused,
 		"routes refused":          routesRefused,
 		"make before break":       makeBeforeBreak,
+		"changed cluster":         changedCluster,
 		"generations":             generations,
 		"reconnect":               reconnect,
 		"reconnect while warming": reconnectWhileWarming,
@@ -290,6 +291,22 @@ func makeBeforeBreak(_ *testing.T, s *scene) {
 	if got := strings.Count(out, "clusters/"); got != 1 {
 		s.t.Errorf("%d clusters are left:\n%s", got, out)
 	}
+}
+
+// A cluster that changes and keeps its endpoints is warm at once: Envoy asks for
+// nothing, and would wait 15 s for the assignment that must follow unasked.
+func changedCluster(t *testing.T, s *scene) {
+	s.unharmed("a cluster changes", func() {
+		s.control.apply(fmt.Sprintf("kind: Upstream\nname: web\nspec: {endpoints: [{address: %q}], connectTimeout: 3s}\n", s.a.Addr))
+		within(t, time.Second, "the changed cluster is warm", func() string {
+			out, err := s.envoy.Get(t.Context(), "/config_dump?resource=dynamic_active_clusters")
+			if err != nil || !strings.Contains(out, `"connect_timeout": "3s"`) {
+				return fmt.Sprint("not yet ", err)
+			}
+			return ""
+		})
+	})
+	s.settled()
 }
 
 // An upstream moves between services and protocols, each time with endpoints of
