@@ -93,4 +93,4 @@ docs: build ## write what is generated: reference, JSON Schema, edge.yaml
 
 .PHONY: bench
 bench: ## benchmarks of translate, publish and apply
-	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./pkg/store
+	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds

@@ -567,43 +567,6 @@ func TestDuplicate(t *testing.T) {
 	}
 }
 
-// An apply that touches one of many upstreams: translate, publish, and nothing
-// else changes its version.
-func BenchmarkApplyOneOf1000(b *testing.B) {
-	store := newStore(b, fleet(1000))
-	w := newWorld(b, store)
-	for i := range 1000 {
-		w.registry.say(fmt.Sprintf("u%d", i), present(10))
-	}
-	waitReady(b, w, "edge")
-	w.connect("edge-1", "edge").next()
-	b.ResetTimer()
-	for i := range b.N {
-		changed := w.publisher.Changed()
-		store.apply(b, fmt.Sprintf("kind: Upstream\nname: u1\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i%1000+1))
-		<-changed
-	}
-}
-
-// One service of 1,000 changes, until its table is published.
-func BenchmarkPublishOneOf1000(b *testing.B) {
-	store := newStore(b, fleet(1000))
-	w := newWorld(b, store)
-	for i := range 1000 {
-		w.registry.say(fmt.Sprintf("u%d", i), present(10))
-	}
-	waitReady(b, w, "edge")
-	c := w.connect("edge-1", "edge")
-	c.next()
-	c.subscribe(delivery.Assignments, w.assignments()["u1"])
-	c.next()
-	b.ResetTimer()
-	for i := range b.N {
-		w.registry.say("u1", present(10, i%10))
-		c.next()
-	}
-}
-
 // An upstream that moves to a service which answered long ago, and which nobody
 // wanted since, gets its new form once that has answered again.
 func TestServiceWantedAgain(t *testing.T) {

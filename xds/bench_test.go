@@ -1,0 +1,94 @@
+package xds_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+	"github.com/wellspring-xds/wellspring/xds/translate"
+)
+
+// Everything of 1,000 upstreams with 10 endpoints each, from documents and services
+// to checked bytes. The limit to compare with is encoding the finished messages.
+func BenchmarkTranslate1000(b *testing.B) {
+	store := newStore(b, fleet(1000))
+	sp := store.Spec()
+	services := map[string]*model.Service{}
+	for i := range 1000 {
+		name := fmt.Sprintf("u%d", i)
+		services[name] = &model.Service{Key: model.ServiceKey{Source: "consul", Name: name}, Presence: model.Present, Endpoints: present(10).Endpoints}
+	}
+	l, _ := sp.Listener("edge")
+	all := func() (out []proto.Message) {
+		for _, name := range sp.Upstreams("edge") {
+			u, _ := sp.Upstream(name)
+			m, _ := translate.Assignment(name, u, services[name])
+			out = append(out, translate.Cluster(name, u, translate.MaxBand), m)
+		}
+		return append(out, translate.Listener("edge", l), translate.RouteTable("edge", l, sp))
+	}
+	encode := func(ms []proto.Message, check bool) {
+		for _, m := range ms {
+			if check {
+				if err := translate.Check(m); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if _, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	finished := all()
+	start := time.Now()
+	const rounds = 5
+	for range rounds {
+		encode(finished, false)
+	}
+	limit := time.Since(start) / rounds
+	for b.Loop() {
+		encode(all(), true)
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(limit), "x-encoding")
+}
+
+// An apply that touches one of many upstreams: translate, publish, and nothing
+// else changes its version.
+func BenchmarkApplyOneOf1000(b *testing.B) {
+	store := newStore(b, fleet(1000))
+	w := newWorld(b, store)
+	for i := range 1000 {
+		w.registry.say(fmt.Sprintf("u%d", i), present(10))
+	}
+	waitReady(b, w, "edge")
+	w.connect("edge-1", "edge").next()
+	b.ResetTimer()
+	for i := range b.N {
+		changed := w.publisher.Changed()
+		store.apply(b, fmt.Sprintf("kind: Upstream\nname: u1\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i%1000+1))
+		<-changed
+	}
+}
+
+// One service of 1,000 changes, until its table is published.
+func BenchmarkPublishOneOf1000(b *testing.B) {
+	store := newStore(b, fleet(1000))
+	w := newWorld(b, store)
+	for i := range 1000 {
+		w.registry.say(fmt.Sprintf("u%d", i), present(10))
+	}
+	waitReady(b, w, "edge")
+	c := w.connect("edge-1", "edge")
+	c.next()
+	c.subscribe(delivery.Assignments, w.assignments()["u1"])
+	c.next()
+	b.ResetTimer()
+	for i := range b.N {
+		w.registry.say("u1", present(10, i%10))
+		c.next()
+	}
+}
