@@ -112,7 +112,7 @@ func (g *global) send(cmd *cobra.Command, files []string, message string, dry bo
 func applyCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "apply -f FILE…", Short: "Set documents, all in one revision", Args: cobra.NoArgs,
-		Long:    "Sets the documents of files, folders or standard input in one transaction and one\nrevision: all of them, or none.",
+		Long:    "Sets the documents of files, folders or standard input in one transaction and\none revision: all of them, or none.",
 		Example: "  wellspring apply -f shop.yaml\n  wellspring apply -f ./documents --message 'canary to 5 %'\n  wellspring apply -f shop.yaml --dry-run",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
@@ -351,7 +351,7 @@ func listAll(cmd *cobra.Command, g *global, kind spec.Kind) ([]admin.Item, error
 func lintCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "lint -f FILE…", Short: "Check documents without a server", Args: cobra.NoArgs,
-		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is not\nin them is a fault. With an explicit --server they are checked together with what\nthe server has.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
+		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is\nnot in them is a fault. With an explicit --server they are checked together with\nwhat the server has.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
 		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")

@@ -11,7 +11,7 @@ import (
 func bootstrapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
-		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and where\nits own admin listens.",
+		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens.",
 		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock",
 	}

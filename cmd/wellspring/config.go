@@ -102,8 +102,11 @@ func leaves(c *config) []leaf {
 				walk(path, fv)
 			case reflect.Slice:
 			default:
-				flag := kebab(path)
-				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), f.Tag.Get("doc"), f.Tag.Get("minimum"), fv})
+				flag, doc := kebab(path), f.Tag.Get("doc")
+				if enum := f.Tag.Get("enum"); enum != "" {
+					doc += ": " + strings.ReplaceAll(enum, ",", ", ")
+				}
+				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), doc, f.Tag.Get("minimum"), fv})
 			}
 		}
 	}
@@ -233,8 +236,8 @@ func configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "The server's configuration", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, Example: "  wellspring config print --effective -c wellspring.yaml"}
 	print := &cobra.Command{
 		Use: "print", Short: "Print every key with its value, as YAML", Args: cobra.NoArgs,
-		Long:    "Prints the configuration that `serve` would run with: flag > environment > file >\ndefault. Without --effective only the defaults are printed. A token is shown as ***.",
-		Example: "  wellspring config print\n  wellspring config print --effective -c wellspring.yaml --xds-listen 127.0.0.1:0",
+		Long:    "Prints the configuration that `serve` would run with: flag > environment >\nfile > default. Without --effective only the defaults are printed. A token is\nshown as ***.",
+		Example: "  wellspring config print\n  wellspring config print --effective -c wellspring.yaml",
 	}
 	read := configFlags(print)
 	effective := print.Flags().Bool("effective", false, "with file, environment and flags")

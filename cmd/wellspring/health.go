@@ -20,7 +20,7 @@ import (
 func healthCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "health [UPSTREAM]", Short: "Show how upstreams do", Args: cobra.MaximumNArgs(1),
-		Long:    "Shows every upstream, worst first, or every endpoint of one: what its source says\nof it, and what each reachable proxy holds.\n\nExit status: 0 all are healthy, 79 some are not.",
+		Long:    "Shows every upstream, worst first, or every endpoint of one: what its source\nsays of it, and what each reachable proxy holds.\n\nExit status: 0 all are healthy, 79 some are not.",
 		Example: "  wellspring health\n  wellspring health --watch\n  wellspring health catalog",
 	}
 	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing it until interrupted")

@@ -121,5 +121,9 @@ func newRoot() *cobra.Command {
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
 		eventsCommand(g), bootstrapCommand(), configCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
+	root.SetUsageTemplate(strings.NewReplacer(
+		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),
+		`Use "{{.CommandPath}} [command] --help" for more information about a command.`, "See {{.CommandPath}} COMMAND --help.",
+	).Replace(root.UsageTemplate()))
 	return root
 }

@@ -38,7 +38,7 @@ import (
 func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the control plane", Args: cobra.NoArgs,
-		Long:    "Runs the control plane until it is interrupted. Its real addresses are written to\nDATA/addresses.json. Each key of the configuration file has a flag and a variable\nWELLSPRING_…; flag > environment > file > default.",
+		Long:    "Runs the control plane until it is interrupted. Its real addresses are written\nto DATA/addresses.json. Each key of the configuration file has a flag and a\nvariable WELLSPRING_…; flag > environment > file > default.",
 		Example: "  wellspring serve\n  wellspring serve --data-dir /var/lib/wellspring --consul 127.0.0.1:8500\n  wellspring serve -c wellspring.yaml",
 	}
 	read := configFlags(cmd)
