@@ -32,6 +32,12 @@
 //   - Silence is the answer of not knowing. Only what is known to be gone is told
 //     as removed, and a published cluster's assignment never is.
 //
+// Before a stream's first cluster request nobody knows what the proxy holds: an
+// Envoy that asks for assignments first is warming clusters, so that none is told
+// as removed until then. What was sent and not answered when a stream broke may
+// have been taken; a state-of-the-world client that presents its version is known
+// by it.
+//
 // A state-of-the-world client whose set is not known (it was accepted from a
 // control plane that forgot it) is sent the whole new set at once: what only its
 // old routes name goes with it, a moment before the routes do. Delta clients say
