@@ -12,9 +12,14 @@
 // An upstream is published once its service had an authoritative answer. One
 // that is not known yet is not added; one that was published and now points to
 // an unknown service keeps its last definition and its endpoints until that
-// service has answered. What cannot be translated keeps its last published form
-// while the process lives. Each of these is decided here, once, for clusters and
-// assignments together.
+// service has answered. What is on its way out, such a held form or an older
+// generation that a proxy still uses, keeps whom it had when its service goes: it
+// goes by the very change that the successor is warming for. What the Spec itself
+// declares is read off the Spec; the catalog hears of it a moment later, and an
+// upstream would have nobody in between.
+//
+// What cannot be translated keeps its last published form while the process lives.
+// Each of these is decided here, once, for clusters and assignments together.
 package xds
 
 import (
