@@ -7,6 +7,40 @@ import (
 	"time"
 )
 
+// A refusal of content that changed meanwhile, or while the proxy was away, does
+// not stay.
+func TestParkedGoesWithItsContent(t *testing.T) {
+	both(t, func(t *testing.T, p *peer) {
+		p.table = table(shop()...)
+		p.start()
+		// 1. the content changes while the refusal is under way
+		p.update(table(with(shop(), cluster("a", "2"))...))
+		out := p.pump() // with the assignment that follows it
+		p.update(table(with(shop(), cluster("a", "3"))...))
+		p.nack(out[0], "Error adding/updating cluster(s) a: no")
+		if parked := p.memory.Parked(); len(parked) != 0 {
+			t.Errorf("parked though it is not sent any more: %v", parked)
+		}
+		p.ack(out[1])
+		p.settle()
+		p.wantHolds(Clusters, "a=3", "b=1")
+		// 2. it changes while the proxy is away
+		p.update(table(with(shop(), cluster("a", "4"))...))
+		out = p.pump()
+		p.nack(out[0], "Error adding/updating cluster(s) a: no")
+		p.ack(out[1])
+		if parked := p.memory.Parked(); len(parked) != 1 {
+			t.Errorf("parked: %v", parked)
+		}
+		p.settle()
+		p.table = table(with(shop(), cluster("a", "5"))...)
+		p.start()
+		if parked := p.memory.Parked(); len(parked) != 0 {
+			t.Errorf("still parked: %v", parked)
+		}
+	})
+}
+
 const time100 = 100 * time.Second
 
 // Envoy names the guilty cluster: it is parked, the rest is sent again, and what
