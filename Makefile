@@ -98,4 +98,4 @@ bench: ## benchmarks of translate, publish and apply
 .PHONY: fuzz
 fuzz: ## run every fuzz target for TIME (default 1m)
 	@grep -rnoE '^func Fuzz\w+' --include=*_test.go . | sed -E 's|^\./(.*)/[^/]+:[0-9]+:func (.*)|\1 \2|' | while read -r p f; do \
-		echo "$$p $$f"; $(GO) test -tags $(TAGS) -run XXX -fuzz "^$$f$$" -fuzztime $(or $(TIME),1m) "./$$p" || exit 1; done
+		echo "$$p $$f"; $(GO) test -tags $(TAGS) -run XXX -fuzz "^$$f$$" -fuzztime $(or $(TIME),1m) -fuzzminimizetime 100x "./$$p" || exit 1; done
