@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/goleak"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// everybody is a publisher of one group with nothing in it.
+type everybody struct{}
+
+func (everybody) GroupOf(model.Proxy) (string, error) { return "g", nil }
+func (everybody) Ready(string) error                  { return nil }
+func (everybody) Join(delivery.Class)                 {}
+
+// serving runs a server on a clock of its own and hands a connection to it.
+func serving(t *testing.T, cfg Config, f func(t *testing.T, s *Server, conn *grpc.ClientConn)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg.Publisher, cfg.Engine = everybody{}, delivery.NewEngine()
+		cfg.SpecChanged = func() <-chan struct{} { return nil }
+		for band := range 100 {
+			cfg.Engine.Publish(delivery.Class{Group: "g", Band: band}, &delivery.Table{})
+		}
+		s := New(cfg)
+		g := s.GRPC()
+		l := bufconn.Listen(1 << 20)
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = g.Serve(l) })
+		conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(t, s, conn)
+		_ = conn.Close()
+		g.Stop()
+		wg.Wait()
+	})
+}
+
+type clientStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+
+func open(t *testing.T, conn *grpc.ClientConn) clientStream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func hello(t *testing.T, conn *grpc.ClientConn, id string) clientStream {
+	t.Helper()
+	s := open(t, conn)
+	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: &corev3.Node{Id: id}}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func ends(t *testing.T, s clientStream, code codes.Code, words string) {
+	t.Helper()
+	for {
+		if _, err := s.Recv(); err != nil {
+			if status.Code(err) != code || !strings.Contains(err.Error(), words) {
+				t.Errorf("ended with %v, want %v %q", err, code, words)
+			}
+			return
+		}
+	}
+}
+
+// What is registered is the two streams of the aggregated service and health:
+// nothing unary that an interceptor of streams would miss.
+func TestServices(t *testing.T) {
+	serving(t, Config{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		var streams []string
+		info := s.GRPC().GetServiceInfo()
+		for _, m := range info["envoy.service.discovery.v3.AggregatedDiscoveryService"].Methods {
+			if !m.IsClientStream || !m.IsServerStream {
+				t.Errorf("%s is no stream", m.Name)
+			}
+			streams = append(streams, m.Name)
+		}
+		if len(streams) != 2 || len(info) != 2 {
+			t.Errorf("services %v, streams %v", slices.Sorted(maps.Keys(info)), streams)
+		}
+		answer, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil || answer.Status != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("health %v, %v", answer, err)
+		}
+	})
+}
+
+// One stream too many is refused and shown; when another has gone it is served.
+func TestStreamLimit(t *testing.T) {
+	serving(t, Config{MaxStreams: 2}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		a := hello(t, conn, "a")
+		_ = hello(t, conn, "b")
+		synctest.Wait()
+		ends(t, hello(t, conn, "c"), codes.ResourceExhausted, "2 streams are open, which is the limit")
+		if r := s.Refused(); len(r) != 1 || r[0].Proxy.ID != "c" {
+			t.Errorf("refused %+v", r)
+		}
+		_ = a.CloseSend()
+		synctest.Wait()
+		_ = hello(t, conn, "c")
+		synctest.Wait()
+		if all := s.Streams(t.Context()); len(all) != 2 || all[1].ID != "c" {
+			t.Errorf("streams %+v", all)
+		}
+		if r := s.Refused(); len(r) != 0 {
+			t.Errorf("still shown as refused: %+v", r)
+		}
+	})
+}
+
+// A request of 10 MiB is taken (an Envoy before 1.38 sends its whole node each
+// time, and a refusal may dump what was refused); one that is too large ends its
+// stream, and no other.
+func TestReceiveLimit(t *testing.T) {
+	serving(t, Config{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		large := func(size int) *discoveryv3.DeltaDiscoveryRequest {
+			return &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), ResponseNonce: "1", ErrorDetail: &statuspb.Status{Message: strings.Repeat("x", size)}}
+		}
+		_ = hello(t, conn, "other").Send(large(10 << 20))
+		big := hello(t, conn, "big")
+		_ = big.Send(large(receiveLimit + 1))
+		ends(t, big, codes.ResourceExhausted, "larger than max")
+		synctest.Wait()
+		if all := s.Streams(t.Context()); len(all) != 1 || all[0].ID != "other" {
+			t.Errorf("streams %+v", all)
+		}
+	})
+}
+
+// Who opens a stream and says nothing does not keep it.
+func TestSilentStream(t *testing.T) {
+	serving(t, Config{}, func(t *testing.T, _ *Server, conn *grpc.ClientConn) {
+		s := open(t, conn)
+		start := time.Now()
+		ends(t, s, codes.DeadlineExceeded, "no request came within 30s")
+		if took := time.Since(start); took < 30*time.Second || took > 31*time.Second {
+			t.Errorf("after %s", took)
+		}
+	})
+}
