@@ -65,7 +65,7 @@ type clientStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResour
 
 func open(t *testing.T, conn *grpc.ClientConn) clientStream {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	t.Cleanup(cancel)
 	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
