@@ -47,13 +47,8 @@ type entry struct {
 	since        time.Time      // when it last changed
 	failure      Failed         // why nothing newer is known; Err is nil while all is well
 	failingSince time.Time      // zero while all is well
-	unwanted     time.Time      // since when nobody wants it, zero while somebody does
+	unwanted     bool           // nobody wants it, and its source may not have heard of that
 }
-
-// unwantedKept is how long the endpoints of a key that nobody wants are
-// remembered. A source that was told of a change and of its reverse at once goes
-// on watching as if nothing had been, and has nothing new to report.
-const unwantedKept = time.Minute
 
 // New returns a catalog that wants nothing yet.
 func New(cfg Config) *Catalog {
@@ -91,43 +86,21 @@ func (c *Catalog) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Want sets the keys that are watched from now on. Keys that are no longer
-// wanted are forgotten, some time later.
+// Want sets the keys that are watched from now on.
+//
+// A key that is no longer wanted is forgotten once its source has taken a set
+// without it. A source that was told of a change and of its reverse at once goes on
+// watching as if nothing had been, and has nothing new to report: what it said
+// before is still what it says.
 func (c *Catalog) Want(keys []model.ServiceKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.cfg.Now()
-	for k, e := range c.entries {
-		if !e.unwanted.IsZero() && now.Sub(e.unwanted) > unwantedKept {
-			delete(c.entries, k)
-		}
-	}
 	by := map[string][]model.ServiceKey{}
 	wanted := map[model.ServiceKey]bool{}
 	for _, k := range keys {
-		if wanted[k] {
-			continue
-		}
-		wanted[k] = true
-		by[k.Source] = append(by[k.Source], k)
-		e := c.entries[k]
-		if e != nil && !e.unwanted.IsZero() {
-			if e.unwanted = (time.Time{}); e.service != nil && len(e.service.Endpoints) == 0 {
-				*e = entry{} // that nobody is there is believed only when it is said anew
-			}
-		}
-		if e == nil {
-			c.entries[k] = &entry{}
-			if c.wants[k.Source] == nil {
-				c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
-				c.entries[k].failingSince = c.cfg.Now()
-				c.markChanged(k)
-			}
-		}
-	}
-	for k, e := range c.entries {
-		if !wanted[k] && e.unwanted.IsZero() {
-			e.unwanted = now
+		if !wanted[k] {
+			wanted[k] = true
+			by[k.Source] = append(by[k.Source], k)
 		}
 	}
 	for name, ch := range c.wants {
@@ -136,11 +109,37 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 			continue
 		}
 		c.wantedBy[name] = by[name]
-		select { // the newest set replaces one that was not taken yet
-		case <-ch:
+		select {
+		case <-ch: // it was not taken: the newest set replaces it
 		default:
+			c.forget(name)
 		}
 		ch <- by[name]
+	}
+	for k := range c.entries {
+		if c.entries[k].unwanted = !wanted[k]; !wanted[k] && c.wants[k.Source] == nil {
+			delete(c.entries, k)
+		}
+	}
+	for k := range wanted {
+		if c.entries[k] != nil {
+			continue
+		}
+		c.entries[k] = &entry{}
+		if c.wants[k.Source] == nil {
+			c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
+			c.entries[k].failingSince = c.cfg.Now()
+			c.markChanged(k)
+		}
+	}
+}
+
+// forget drops what the set that a source took last does not have in it.
+func (c *Catalog) forget(source string) {
+	for k, e := range c.entries {
+		if k.Source == source && e.unwanted {
+			delete(c.entries, k)
+		}
 	}
 }
 
@@ -169,7 +168,7 @@ func (c *Catalog) Entry(k model.ServiceKey) model.Known {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[k]
-	if e == nil || !e.unwanted.IsZero() {
+	if e == nil || e.unwanted {
 		return model.Known{}
 	}
 	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, FailingSince: e.failingSince}
@@ -217,7 +216,7 @@ func (c *Catalog) Sources() []SourceStatus {
 		}
 	}
 	for k, e := range c.entries {
-		if !e.unwanted.IsZero() {
+		if e.unwanted {
 			continue
 		}
 		s := at(k)

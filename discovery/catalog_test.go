@@ -233,21 +233,28 @@ func TestSourceFails(t *testing.T) {
 	})
 }
 
-// A key that is not wanted for a moment keeps its answer: its source was perhaps
-// never told of that moment, and has nothing new to say. After a minute it is
-// forgotten.
+// A key that is not wanted for a moment of which its source never heard keeps its
+// answer, whatever that was: the source has nothing new to say. Where the source
+// took the set without it, it is asked anew.
 func TestWantedAgain(t *testing.T) {
-	catalog(t, func(t *testing.T, w *world) {
-		x, y := key("a", "x"), key("a", "y")
-		w.Want([]model.ServiceKey{x})
-		w.a.say(x, present("1"))
-		w.Want([]model.ServiceKey{y})
-		wants(t, "while nobody wants it", w.known(x), "unknown")
-		w.Want([]model.ServiceKey{x})
-		wants(t, "wanted again", w.known(x), "present 1")
-		w.Want([]model.ServiceKey{y})
-		time.Sleep(2 * time.Minute)
-		w.Want([]model.ServiceKey{x})
-		wants(t, "wanted again much later", w.known(x), "unknown")
-	})
+	for name, report := range map[string]discovery.Report{"present 1": present("1"), "absent 0": discovery.Absent{}} {
+		catalog(t, func(t *testing.T, w *world) {
+			x, y := key("a", "x"), key("a", "y")
+			w.Want([]model.ServiceKey{x})
+			wants(t, "the first set", w.a.taken(), "a/x")
+			w.a.say(x, report)
+			w.Want([]model.ServiceKey{y})
+			wants(t, "while nobody wants it", w.known(x), "unknown")
+			w.Want([]model.ServiceKey{y, key("a", "z")})
+			w.Want([]model.ServiceKey{x})
+			wants(t, "wanted again, and the source never heard", w.known(x), name)
+			wants(t, "the set that it takes", w.a.taken(), "a/x")
+			w.Want([]model.ServiceKey{y})
+			wants(t, "the source takes the set without it", w.a.taken(), "a/y")
+			w.Want([]model.ServiceKey{x})
+			wants(t, "wanted again, and the source watches anew", w.known(x), "unknown")
+			w.a.say(x, report)
+			wants(t, "answered anew", w.known(x), name)
+		})
+	}
 }

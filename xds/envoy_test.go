@@ -14,6 +14,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/xdstest"
 )
@@ -381,6 +382,27 @@ func TestNeverEmptyOnTheWay(t *testing.T) {
 				e.quiet(0)
 			}
 		}
+		// blue and green are told apart by a tag, and blue goes as green comes
+		tagged := func(tag string) discovery.Present {
+			ps := present(3)
+			for i := range ps.Endpoints {
+				ps.Endpoints[i].Tags = []string{tag}
+			}
+			return ps
+		}
+		w.registry.say("shop", tagged("blue"))
+		store.apply(t, web("service: {source: consul, name: shop, tags: [blue]}"))
+		e.holds("u0=3")
+		store.apply(t, web("service: {source: consul, name: shop, tags: [green]}"))
+		w.registry.say("shop", tagged("green"))
+		e.holds("u0=3")
+		// a change while nobody is connected: the older form is not emptied for who comes back
+		_ = e.stop()
+		store.apply(t, web("service: {source: local, name: two}")+"---\n"+service)
+		store.drop(spec.Ref{Kind: spec.KindService, Name: "two"})
+		store.apply(t, web("endpoints: [{address: '10.1.0.2:80'}]"))
+		e.connect()
+		e.holds("u0=1")
 		if empty > 0 {
 			t.Errorf("%d assignments were empty\n%s", empty, sayFrames(e.Frames()))
 		}

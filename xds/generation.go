@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/xds/translate"
 )
 
@@ -21,7 +22,7 @@ func (p *Publisher) generations() {
 	}
 	p.older = next
 	p.cfg.Catalog.Want(p.wants())
-	p.publish(nil)
+	p.publish(map[model.ServiceKey]bool{}) // makes what is not made yet
 }
 
 // stranger tells whether an assignment is wanted whose definition is not known

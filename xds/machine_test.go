@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,9 @@ type machine struct {
 	*world
 	envoys []*envoy
 	away   []bool
+	wild   bool
+	mu     sync.Mutex
+	empty  int // assignments without endpoints, while every service has some
 
 	timeout, protocol, service [machineUpstreams]int
 	routed                     [machineUpstreams]bool
@@ -80,7 +84,7 @@ func (m *machine) say(service string, n int) {
 }
 
 func newMachine(t *testing.T, wild bool) *machine {
-	m := &machine{truth: map[string]int{}}
+	m := &machine{truth: map[string]int{}, wild: wild}
 	for i := range machineUpstreams {
 		m.service[i], m.routed[i] = i, i < 2
 	}
@@ -91,13 +95,23 @@ func newMachine(t *testing.T, wild bool) *machine {
 	waitReady(t, m.world, "edge")
 	for i := range 3 {
 		m.away = append(m.away, false)
-		cfg := xdstest.Config{ID: fmt.Sprint("e", i), SotW: i == 2}
+		cfg := xdstest.Config{ID: fmt.Sprint("e", i), SotW: i == 2, Refuse: m.noEmpty}
 		if wild {
 			cfg.Refuse = refuses(i)
 		}
 		m.envoys = append(m.envoys, m.envoy(cfg))
 	}
 	return m
+}
+
+// noEmpty takes everything, and counts what leaves nobody.
+func (m *machine) noEmpty(msg proto.Message) string {
+	if a, ok := msg.(*endpointv3.ClusterLoadAssignment); ok && len(a.Endpoints) == 0 {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.empty++
+	}
+	return ""
 }
 
 // refuses is what one of the Envoys does not take: some connect timeouts of
@@ -126,7 +140,11 @@ func (m *machine) do(s step) {
 	u, e := s.a%machineUpstreams, s.a%len(m.envoys)
 	switch s.what {
 	case "endpoints":
-		m.say(fmt.Sprintf("s%d", m.service[u]%machineUpstreams), s.b%5)
+		n := s.b % 5
+		if !m.wild {
+			n++ // somebody is always there
+		}
+		m.say(fmt.Sprintf("s%d", m.service[u]%machineUpstreams), n)
 	case "restart of the registry":
 		m.registry.say(fmt.Sprintf("s%d", u), discovery.Failed{Reason: discovery.NoLeader, Err: errors.New("no leader")})
 	case "timeout":
@@ -236,6 +254,9 @@ func play(t *testing.T, all []step, wild bool) (wrong string) {
 		m.end()
 		for i, e := range m.envoys {
 			w := m.wrong(e)
+			if m.empty > 0 && w == "" {
+				w = fmt.Sprintf("%d assignments were empty", m.empty)
+			}
 			if v := e.Violations(); w == "" && len(v) > 0 && !wild {
 				w = strings.Join(v, "\n")
 			}

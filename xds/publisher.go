@@ -168,8 +168,9 @@ func New(cfg Config) *Publisher {
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.respec(s)
+	fresh := p.respec(s)
+	p.mu.Unlock()
+	p.markAnswered(fresh)
 	return p
 }
 
@@ -318,7 +319,8 @@ func (p *Publisher) prune() {
 		declared[d.Name] = true
 	}
 	for k := range p.lastGood {
-		if name := translate.UpstreamOf(k.name); !declared[name] && !p.older[k.name] {
+		_, served := p.assignments[k.name]
+		if k.typ == delivery.Assignments && !served || k.typ != delivery.Assignments && !declared[k.name] {
 			delete(p.lastGood, k)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -48,18 +49,20 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 		if !newest && d.own != nil {
 			svc = d.own // its endpoints were part of it, and its document has others now, or none
 		}
-		if svc == nil || !newest && len(svc.Endpoints) == 0 {
-			// What is on its way out keeps whom it had: its service may be gone by the
-			// very change that its successor is warming for.
+		var m *endpointv3.ClusterLoadAssignment
+		var faults []model.Problem
+		if svc != nil {
+			m, faults = translate.Assignment(d.name, d.body, svc)
+		}
+		if svc == nil || !newest && len(m.Endpoints) == 0 {
+			// What is on its way out keeps whom it had: those whom it selects may be gone
+			// by the very change that its successor is warming for. Where nobody is known,
+			// silence lets the proxy keep them.
 			if was != nil {
 				next[assignment], problems[assignment] = was, p.unusable[assignment]
-				return
 			}
-		}
-		if svc == nil {
 			return
 		}
-		m, faults := translate.Assignment(d.name, d.body, svc)
 		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+d.name, m, nil)
 		if r != nil {
 			next[assignment] = r

@@ -146,10 +146,11 @@ func (r *registry) Run(ctx context.Context, want <-chan []model.ServiceKey, repo
 			return nil
 		case keys := <-want:
 			r.mu.Lock()
+			before := r.wanted
 			r.report, r.wanted = report, map[model.ServiceKey]bool{}
 			for _, k := range keys {
 				r.wanted[k] = true
-				if x := r.said[k.Name]; x != nil && !r.mute {
+				if x := r.said[k.Name]; x != nil && !r.mute && !before[k] { // as Consul's: what is watched already says nothing
 					report(k, x)
 				}
 			}
@@ -612,7 +613,9 @@ func TestAssignmentOutOfReach(t *testing.T) {
 	c.wants(first)
 	c.subscribe(delivery.Listeners)
 	c.wants("edge")
+	changed := w.publisher.Changed()
 	store.apply(t, fleet(1)) // u1 stays declared, and nothing leads to it
+	<-changed
 	second := w.connect("stranger", "edge")
 	second.wants("u0")
 	second.subscribe(delivery.Assignments, first)

@@ -162,11 +162,12 @@ type Memory struct {
 	left     time.Time
 	accepted map[Type]map[string]*Resource
 	parked   map[content]model.Parked
-	unheard  map[Type][]map[string]*Resource // sets without an answer when the last stream ended
+	unheard  map[Type][]map[string]*Resource // state of the world: sets that no answer came for yet
 }
 
-// leaveOpen keeps what was sent and not answered: the proxy may have taken it.
-func (m *Memory) leaveOpen(t Type, open []*sent) {
+// setOpen keeps what was sent and is not answered: should the stream break, the
+// proxy may have taken it, and be back before the break is noticed.
+func (m *Memory) setOpen(t Type, open []*sent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.unheard, t)
@@ -175,7 +176,7 @@ func (m *Memory) leaveOpen(t Type, open []*sent) {
 	}
 }
 
-// open returns what leaveOpen kept, newest first.
+// open returns what setOpen kept, newest first.
 func (m *Memory) open(t Type) []map[string]*Resource {
 	m.mu.Lock()
 	defer m.mu.Unlock()

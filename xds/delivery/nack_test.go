@@ -89,6 +89,9 @@ func TestRefusedWithoutName(t *testing.T) {
 				for _, n := range []string{"a", "b", "c", "d", "e", "f", "g"} {
 					rs = append(rs, resource(typ, n, "1"))
 					names = append(names, n)
+					if typ == Assignments {
+						rs = append(rs, cluster(n, "1"))
+					}
 				}
 				p.table = table(rs...)
 				p.connect()
@@ -173,7 +176,7 @@ func TestParkedAcrossStreams(t *testing.T) {
 
 func TestParkedWithoutOlderForm(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
-		p.table = table(assignment("a@1", "bad"))
+		p.table = table(cluster("a", "1"), assignment("a@1", "bad"))
 		p.connect()
 		p.ask(Assignments, "a@1")
 		p.nack(p.only(), "no")

@@ -151,8 +151,8 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 		return nil, holds, time.Time{}
 	case r == nil:
 		return nil, false, time.Time{}
-	case st.typ == Assignments && !s.assignmentMayReturn(name) && s.memory.last(Assignments, name) == nil:
-		return nil, false, time.Time{} // it is kept for others: this proxy never had the cluster
+	case st.typ == Assignments && !s.belongs(st, name):
+		return nil, !s.types[Clusters].started, time.Time{} // it is kept for others: this proxy never had the cluster
 	case s.memory.isParked(r):
 		return s.instead(st, r)
 	case st.typ == RouteTables:
@@ -186,6 +186,14 @@ func (s *Session) assignmentMayReturn(name string) bool {
 	upstream := upstreamOf(name)
 	_, held := s.types[Clusters].has[upstream]
 	return !s.types[Clusters].started || held || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil
+}
+
+// belongs tells whether a proxy may be sent an assignment that is in its table: its
+// cluster is served to it, or it had it, as it says or we remember.
+func (s *Session) belongs(st *state, name string) bool {
+	upstream := upstreamOf(name)
+	_, held := s.types[Clusters].has[upstream]
+	return held || st.some[name] || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
 }
 
 func upstreamOf(assignment string) string {
@@ -429,6 +437,9 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	o.version = out.Version
 	st.open = append(st.open, o)
 	st.newest = o.nonce
+	if !s.delta {
+		s.memory.setOpen(st.typ, st.open)
+	}
 	return out
 }
 

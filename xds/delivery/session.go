@@ -155,11 +155,6 @@ func (s *Session) Close(now time.Time) {
 	for name := range s.types[Assignments].names {
 		s.engine.subscribe(name, -1)
 	}
-	if !s.delta {
-		for _, st := range s.types {
-			s.memory.leaveOpen(st.typ, st.open)
-		}
-	}
 	s.memory.Leave(now)
 }
 
@@ -195,6 +190,9 @@ func (s *Session) Request(r Request, now time.Time) {
 	}
 	first := !st.started
 	stale := s.settle(st, r, now)
+	if !s.delta && !first {
+		s.memory.setOpen(st.typ, st.open)
+	}
 	if s.delta {
 		s.subscribeDelta(st, r, first)
 	} else {
@@ -416,6 +414,11 @@ func (s *Session) recognise(st *state, version string) {
 		}
 		if setVersion(versions) != version {
 			continue
+		}
+		for name := range s.memory.all(st.typ) {
+			if (st.wildcard || st.names[name]) && resources[name] == nil {
+				s.memory.forget(st.typ, name) // that it was taken away was never acknowledged
+			}
 		}
 		for name, r := range resources {
 			st.has[name], st.acked[name], st.some[name] = held{r.Version, r}, true, true

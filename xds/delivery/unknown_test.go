@@ -7,13 +7,13 @@ import "testing"
 // none is before the first cluster request: what the proxy holds is not known.
 func TestNotServed(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
-		p.table = table(shop()...)
+		p.table = table(with(shop(), assignment("far@1", "1"))...) // far is kept for others
 		p.table.Unknown["soon"] = true
 		p.connect()
-		p.ask(Assignments, "gone@1")
+		p.ask(Assignments, "far@1", "gone@1")
 		p.silent()
 		p.ask(Clusters)
-		p.want(p.settle(), map[bool]string{true: "clusters[a=1 b=1] assignments[-gone@1]", false: "clusters[a=1 b=1]"}[p.delta])
+		p.want(p.settle(), map[bool]string{true: "clusters[a=1 b=1] assignments[-far@1 -gone@1]", false: "clusters[a=1 b=1]"}[p.delta])
 		p.more(Assignments, "a@older", "soon@1")
 		p.silent()
 		p.ask(RouteTables, "nobody")

@@ -20,6 +20,7 @@ type state struct {
 	violate  func(string)
 	kinds    map[string]*kind
 	clusters map[string]*cluster
+	warm     bool // the first clusters were answered, on whatever stream: listeners are asked for
 }
 
 // kind is one type.
@@ -60,7 +61,7 @@ func (s *state) open(now time.Time) []request {
 	var out []request
 	for _, typ := range order {
 		k := s.kinds[typ]
-		fresh := typ != Clusters && len(k.held) == 0 && len(k.names) == 0
+		fresh := typ != Clusters && len(k.held) == 0 && len(k.names) == 0 && (typ != Listeners || !s.warm)
 		if !fresh {
 			out = append(out, s.ask(k))
 		}
@@ -255,9 +256,9 @@ func (s *state) settle() (out []request) {
 		k.owed = k.owed[n-1:]
 	}
 	out = append(out, k.owed...)
-	answered := len(k.owed) > 0
+	s.warm = s.warm || len(k.owed) > 0
 	k.owed = nil
-	if l := s.kinds[Listeners]; answered && !l.asked {
+	if l := s.kinds[Listeners]; s.warm && !l.asked {
 		out = append(out, s.ask(l))
 	}
 	return out
