@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -72,10 +73,16 @@ const (
 	maxRegexProgram       = 1 << 20
 )
 
+// label is what a Group's name looks like (RFC 1123).
+var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // New builds the bootstrap, or names what is wrong with the configuration.
 func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	if c.NodeID == "" || c.Group == "" {
 		return nil, fmt.Errorf("a node id and a group are needed")
+	}
+	if !label.MatchString(c.Group) {
+		return nil, fmt.Errorf("group %q is no name that a document can have: lower-case letters, digits and -, at most 63", c.Group)
 	}
 	if len(c.XDS) == 0 {
 		c.XDS = []string{defaultXDS}

@@ -28,6 +28,7 @@ func configs(t *testing.T) map[string]bootstrap.Config {
 func TestNewRefuses(t *testing.T) {
 	for words, c := range map[string]bootstrap.Config{
 		"a node id and a group are needed":                                   {NodeID: "e"},
+		`group "a b" is no name that a document can have`:                    {NodeID: "e", Group: "a b"},
 		`control plane address "nowhere" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"nowhere"}},
 		`control plane address "h:70000" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"h:70000"}},
 		`control plane address ":1" is not HOST:PORT`:                        {NodeID: "e", Group: "g", XDS: []string{":1"}},

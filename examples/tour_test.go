@@ -2,6 +2,7 @@ package examples
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,6 +63,17 @@ func TestRealTour(t *testing.T) {
 	if got, want := step(`wellspring apply -f shop.yaml -m "first documents"`), between(t, text, "DOCUMENT          CHANGE", "```"); !strings.Contains(got, want) {
 		t.Errorf("apply prints\n%swanted\n%s", got, want)
 	}
+	for i, port := range []int{ports[1], ports[2]} {
+		args := fmt.Sprintf("-m http.server %d --bind 127.0.0.1", port)
+		if said := fmt.Sprintf("python3 -m http.server %d --bind 127.0.0.1 &", 10001+i); !strings.Contains(string(readme), said) {
+			t.Fatalf("README does not have %q", said)
+		}
+		b, err := proc.Start("python3", strings.Fields(args), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Kill()
+	}
 	boot := step("wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml")
 	config, err := os.ReadFile(filepath.Join(dir, "edge-1.yaml"))
 	if err != nil {
@@ -77,6 +89,7 @@ func TestRealTour(t *testing.T) {
 		got := step("wellspring health")
 		return strings.Contains(got, "catalog   healthy  2/2") && strings.Contains(got, "proxies: 1 connected, 1 current")
 	})
+	waitFor(t, func() bool { return strings.Contains(step("curl http://"+addr(0)+"/"), "Directory listing") })
 	write("shop.yaml", strings.Replace(between(t, text, "```yaml\n", "```"), "endpoints:\n  - {address: \""+addr(1)+"\", id: blue}\n  - {address: \""+addr(2)+"\", id: green}", "endpoints: []", 1))
 	step(`wellspring apply -f shop.yaml -m "first documents"`)
 	waitFor(t, func() bool {

@@ -231,7 +231,15 @@ func TestRealFeel(t *testing.T) {
 	if f.dead, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
-	for i, one := range feelings() {
+	if f.listen, err = freeport.Addr(); err != nil {
+		t.Fatal(err)
+	}
+	f.control.apply(f.complete(""))
+	if f.envoy, err = envoytest.Start(context.Background(), config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.envoy.Kill)
+	for _, one := range feelings() {
 		t.Run(one.name, func(t *testing.T) {
 			if f.listen, err = freeport.Addr(); err != nil { // a listener of its own: nothing of the case before lingers
 				t.Fatal(err)
@@ -243,11 +251,6 @@ func TestRealFeel(t *testing.T) {
 			text := f.complete(one.documents)
 			standsIn(t, one, text)
 			f.control.apply(text)
-			if i == 0 {
-				if f.envoy, err = envoytest.Start(context.Background(), config); err != nil {
-					t.Fatal(err)
-				}
-			}
 			s := &scene{t: t, control: f.control, config: envoytest.Config{}}
 			within(t, 3*time.Second, "listens", func() string {
 				c, err := net.Dial("tcp", f.listen)
@@ -262,9 +265,6 @@ func TestRealFeel(t *testing.T) {
 				t.Log(text)
 			}
 		})
-	}
-	if f.envoy != nil {
-		f.envoy.Kill()
 	}
 }
 

@@ -26,6 +26,9 @@ func healthCommand(g *global) *cobra.Command {
 	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing it until interrupted")
 	every := cmd.Flags().Duration("interval", time.Second, "time between looks of --watch")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *every < 10*time.Millisecond {
+			return &exitError{exitUsage, fmt.Sprintf("--interval %s: at least 10ms is taken", *every)}
+		}
 		show := func(ctx context.Context, w io.Writer) (bool, error) { return g.showHealth(ctx, w) }
 		if len(args) == 1 {
 			show = func(ctx context.Context, w io.Writer) (bool, error) { return g.showUpstream(ctx, w, args[0]) }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/store"
 )
 
 func historyCommand(g *global) *cobra.Command {
@@ -49,7 +50,18 @@ func historyCommand(g *global) *cobra.Command {
 				return err
 			}
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "to go back to revision %d: wellspring restore %d\n", d.From, d.From)
+		if d.From == 0 { // before it there was nothing
+			return nil
+		}
+		var r store.Revision
+		if err := g.client().Get(cmd.Context(), "/v1/revisions/"+args[0], nil, &r); err != nil {
+			return err
+		}
+		services := ""
+		if !r.Spec {
+			services = " --services" // it changed nothing else
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "to go back to revision %d: wellspring restore %d%s\n", d.From, d.From, services)
 		return nil
 	}
 	return cmd

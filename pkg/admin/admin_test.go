@@ -217,8 +217,8 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(422, "", "GET", "/v1/revisions/x", "")
 	w.wants(200, `"connectTimeout":"2s"`, "GET", "/v1/revisions/6/diff", "")
 	w.wants(200, `"from":1,"to":6`, "GET", "/v1/revisions/6/diff?against=1", "")
-	w.wants(400, "", "GET", "/v1/revisions/6/diff?against=x", "")
-	w.wants(404, "", "GET", "/v1/revisions/99/diff", "")
+	w.wants(400, "", "GET", "/v1/revisions/6/diff?against=1x", "")
+	w.wants(404, "revision 99", "GET", "/v1/revisions/99/diff", "")
 	w.wants(200, `"revision":0`, "POST", "/v1/revisions/5/restore?dryRun=true", "")
 	w.wants(200, `"revision":7`, "POST", "/v1/revisions/5/restore", "")
 	w.wants(404, "", "POST", "/v1/revisions/99/restore", "")
@@ -241,6 +241,7 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(404, "not connected", "GET", "/v1/proxies/nobody/xds", "")
 	w.wants(200, `"kind":"revision.applied"`, "GET", "/v1/events", "")
 	w.wants(422, "", "GET", "/v1/events?limit=x", "")
+	w.wants(422, "query.watchh", "GET", "/v1/events?watch=true&watchh=1", "")
 
 	// the process
 	w.wants(200, `"version":"test"`, "GET", "/version", "")

@@ -238,7 +238,7 @@ func (s *server) del(kind spec.Kind) func(context.Context, *deleteIn) (*outcomeO
 
 type applyIn struct {
 	DryRun  bool   `query:"dryRun" doc:"validate and say what would change; change nothing"`
-	Expect  string `query:"expect" doc:"the Spec revision that the documents were made against"`
+	Expect  string `query:"expect" doc:"the Spec revision that the documents were made against; endpoints do not move it: write those with PUT and If-Match"`
 	Message string `query:"message"`
 	RawBody []byte `contentType:"application/yaml"`
 }

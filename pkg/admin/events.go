@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -47,12 +49,24 @@ func (s *server) events(api huma.API) {
 // orWatch answers a request to watch events, and leaves others to next.
 func (s *server) orWatch(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && r.URL.Path == eventsPath && r.URL.Query().Get("watch") == "true" {
+		if r.Method == http.MethodGet && r.URL.Path == eventsPath && watches(r.URL.Query()) {
 			s.streamEvents(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// watches tells whether a query asks for the stream. One with a parameter that
+// nobody knows is left to who refuses it.
+func watches(q url.Values) bool {
+	for name := range q {
+		if name != "watch" && name != "after" && name != "limit" {
+			return false
+		}
+	}
+	watch, err := strconv.ParseBool(q.Get("watch"))
+	return err == nil && watch
 }
 
 const (

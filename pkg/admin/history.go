@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -100,15 +101,17 @@ func (s *server) revision(_ context.Context, in *revisionIn) (*revisionOut, erro
 func (s *server) diff(_ context.Context, in *diffIn) (*diffOut, error) {
 	from := in.Number - min(1, in.Number)
 	if in.Against != "" {
-		if _, err := fmt.Sscan(in.Against, &from); err != nil {
+		n, err := strconv.ParseUint(in.Against, 10, 64)
+		if err != nil {
 			return nil, newError(http.StatusBadRequest, fmt.Sprintf("against=%s is not a revision", in.Against))
 		}
+		from = n
 	}
-	a, err := s.Store.At(from)
+	b, err := s.Store.At(in.Number)
 	if err != nil {
 		return nil, failed(err)
 	}
-	b, err := s.Store.At(in.Number)
+	a, err := s.Store.At(from)
 	if err != nil {
 		return nil, failed(err)
 	}
