@@ -8,7 +8,7 @@ import (
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 )
 
-func bootstrapCommand() *cobra.Command {
+func bootstrapCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
 		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens.",
@@ -25,7 +25,6 @@ func bootstrapCommand() *cobra.Command {
 	f.DurationVar(&c.DrainTime, "drain-time", 600*time.Second, "what Envoy is started with as --drain-time-s")
 	f.Int64Var(&c.MaxConnections, "max-connections", 50_000, "most connections from clients")
 	f.Uint64Var(&c.MaxHeapBytes, "max-heap-bytes", 0, "heap at which requests are refused; 0 is no limit")
-	json := f.Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if c.NodeID == "" || c.Group == "" {
 			return &exitError{exitUsage, "--node-id and --group are needed; see wellspring bootstrap --help"}
@@ -35,7 +34,7 @@ func bootstrapCommand() *cobra.Command {
 			return &exitError{exitUsage, err.Error()}
 		}
 		say := bootstrap.YAML
-		if *json {
+		if g.output == "json" {
 			say = bootstrap.JSON
 		}
 		text, err := say(b)

@@ -232,7 +232,7 @@ func (c *config) check() error {
 	return nil
 }
 
-func configCommand() *cobra.Command {
+func configCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "The server's configuration", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, Example: "  wellspring config print --effective -c wellspring.yaml"}
 	print := &cobra.Command{
 		Use: "print", Short: "Print every key with its value, as YAML", Args: cobra.NoArgs,
@@ -258,6 +258,9 @@ func configCommand() *cobra.Command {
 			}
 		}
 		text, err := yaml.MarshalWithOptions(tree(reflect.ValueOf(c).Elem()), yaml.Indent(2))
+		if err == nil && g.output == "json" {
+			text, err = yaml.YAMLToJSON(text)
+		}
 		if err != nil {
 			return err
 		}

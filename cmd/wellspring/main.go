@@ -104,7 +104,10 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := unheeded(cmd, g.output); err != nil {
+			return err
+		}
 		if !slices.Contains([]string{"table", "wide", "json", "yaml", "name"}, g.output) {
 			return &exitError{exitUsage, fmt.Sprintf("-o %s: allowed are table, wide, json, yaml and name", g.output)}
 		}
@@ -119,11 +122,37 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g),
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
-		eventsCommand(g), bootstrapCommand(), configCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
+		eventsCommand(g), bootstrapCommand(g), configCommand(g), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
 		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),
 		`Use "{{.CommandPath}} [command] --help" for more information about a command.`, "See {{.CommandPath}} COMMAND --help.",
 	).Replace(root.UsageTemplate()))
 	return root
+}
+
+// heedless verbs talk to no server; those that print YAML print it as JSON too.
+var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true}
+
+// unheeded refuses a flag that every verb has and this one could only ignore.
+func unheeded(cmd *cobra.Command, output string) error {
+	top := cmd
+	for top.HasParent() && top.Parent().HasParent() {
+		top = top.Parent()
+	}
+	prints, ok := heedless[top.Name()]
+	if !ok {
+		return nil
+	}
+	if cmd.Flags().Changed("server") {
+		return &exitError{exitUsage, fmt.Sprintf("%s talks to no server: leave --server out", top.Name())}
+	}
+	if cmd.Flags().Changed("output") && (!prints || output != "yaml" && output != "json") {
+		allowed := "leave -o out"
+		if prints {
+			allowed = "allowed are yaml and json"
+		}
+		return &exitError{exitUsage, fmt.Sprintf("-o %s: %s", output, allowed)}
+	}
+	return nil
 }
