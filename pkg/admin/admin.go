@@ -100,8 +100,40 @@ func New(cfg Config) http.Handler {
 	s.events(api)
 	s.process(api, mux)
 	describe(api.OpenAPI())
-	return http.MaxBytesHandler(http.NewCrossOriginProtection().Handler(onlyLoopbackHosts(s.orWatch(mux))), maxBody)
+	origins := http.NewCrossOriginProtection()
+	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, newError(http.StatusForbidden, "a page of another origin may not change anything here"))
+	}))
+	return http.MaxBytesHandler(origins.Handler(onlyLoopbackHosts(s.orWatch(orError(mux)))), maxBody)
 }
+
+// orError answers what no path or method matches in the form of every other error.
+func orError(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		miss := &statusOnly{header: w.Header()}
+		h.ServeHTTP(miss, r)
+		why := "there is no such path; /openapi.json lists them"
+		if allow := w.Header().Get("Allow"); allow != "" {
+			why = "this path takes " + allow
+		}
+		writeError(w, newError(miss.status, why))
+	})
+}
+
+// statusOnly keeps the status and headers of an answer, and drops its words.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (s *statusOnly) Header() http.Header         { return s.header }
+func (s *statusOnly) WriteHeader(status int)      { s.status = status }
+func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 // onlyLoopbackHosts refuses a page that made its own name point to this machine.
 func onlyLoopbackHosts(next http.Handler) http.Handler {

@@ -322,6 +322,20 @@ func TestStrangers(t *testing.T) {
 		if rec.Code != c.status {
 			t.Errorf("%s: %d, want %d: %s", name, rec.Code, c.status, rec.Body)
 		}
+		if c.status >= 400 {
+			w.isError(rec)
+		}
+	}
+	for what, status := range map[string]int{"GET /v1/nope": 404, "PATCH /v1/health": 405, "POST /v1/upstreams/x": 405, "GET /": 404, "GET /v1//health": 307} {
+		method, path, _ := strings.Cut(what, " ")
+		rec := httptest.NewRecorder()
+		w.api.ServeHTTP(rec, httptest.NewRequest(method, "http://localhost"+path, nil))
+		if rec.Code != status {
+			t.Errorf("%s: %d, want %d: %s", what, rec.Code, status, rec.Body)
+		}
+		if status >= 400 {
+			w.isError(rec)
+		}
 	}
 	huge := httptest.NewRequest(http.MethodPost, "http://localhost/v1/apply", strings.NewReader(strings.Repeat("#", spec.MaxText+1<<12)))
 	rec := httptest.NewRecorder()
@@ -368,5 +382,17 @@ func TestPages(t *testing.T) {
 	}
 	if got := strings.Join(numbers, " "); got != "7 6 5 4 3 2 1" {
 		t.Errorf("revisions %s", got)
+	}
+}
+
+// isError wants the one form of an error.
+func (w *world) isError(rec *httptest.ResponseRecorder) {
+	w.t.Helper()
+	e := decode[admin.Error](w.t, rec)
+	if ct := rec.Header().Get("Content-Type"); ct != "application/problem+json" || e.Status != rec.Code || e.Detail == "" {
+		w.t.Errorf("%d %s: %s", rec.Code, ct, rec.Body)
+	}
+	if err := w.contract.follows(rec.Body.Bytes(), "components", "schemas", "Error"); err != nil {
+		w.t.Error(err)
 	}
 }
