@@ -30,6 +30,8 @@ type Config struct {
 	Join []string
 	// Client makes an agent that is no server.
 	Client bool
+	// HTTPS is a port for the same API over TLS; 0 is none.
+	HTTPS int
 	// Extra is merged into the configuration.
 	Extra map[string]any
 }
@@ -79,12 +81,16 @@ func Start(ctx context.Context, c Config) (*Consul, error) {
 
 // agent is Consul's own configuration.
 func (c Config) agent(ports []int) map[string]any {
+	https := -1
+	if c.HTTPS > 0 {
+		https = c.HTTPS
+	}
 	out := map[string]any{
 		"data_dir": filepath.Join(c.Dir, "data"), "node_name": "node" + strconv.Itoa(ports[0]),
 		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": c.Join, "retry_interval": "200ms",
 		"ports": map[string]any{
 			"http": ports[0], "server": ports[1], "serf_lan": ports[2], "grpc": ports[3],
-			"dns": -1, "serf_wan": -1, "grpc_tls": -1, "https": -1,
+			"dns": -1, "serf_wan": -1, "grpc_tls": -1, "https": https,
 		},
 		"performance":          map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true, "leave_on_terminate": false, "log_level": "WARN",
