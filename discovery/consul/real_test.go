@@ -249,7 +249,7 @@ func TestRealServersKilled(t *testing.T) {
 	late.until("web", "failed: no leader")
 	late.only("nobody", "failed: no leader")
 	for _, line := range r.all("web") {
-		if line != "a b" && line != "failed: no leader" {
+		if line != "a b" && !strings.HasPrefix(line, "failed: ") { // as the server dies, the connection may be what breaks
 			t.Errorf("web was reported as %q", line)
 		}
 	}
