@@ -226,7 +226,11 @@ func TestRealNeverLed(t *testing.T) {
 	r := read(t, Config{Address: a.Address}, key("web"))
 	r.until("web", "failed: no leader")
 	r.until("", "failed: no leader")
-	r.only("web", "failed: no leader")
+	for _, line := range r.all("web") {
+		if !strings.HasPrefix(line, "failed: ") { // a slow machine gives up before Consul does
+			t.Errorf("web was reported as %q", line)
+		}
+	}
 }
 
 // Every server is killed under a living agent: a query that waits goes on with the
