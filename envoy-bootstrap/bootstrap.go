@@ -51,8 +51,10 @@ type Config struct {
 	// Group becomes the node's cluster, which a Group matches by default.
 	Group string
 	Zone  string
-	// XDS are the control plane's addresses, HOST:PORT; default 127.0.0.1:18000.
+	// XDS are the control plane's addresses, HOST:PORT or unix:///path; default 127.0.0.1:18000.
 	XDS []string
+	// TLS to the control plane; nil is none.
+	TLS *TLS
 	// Admin is where Envoy's admin listens: IP:PORT on loopback, or the absolute
 	// path of a unix socket. Default 127.0.0.1:9901.
 	Admin string
@@ -97,6 +99,11 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	cluster, err := xdsCluster(c.XDS)
 	if err != nil {
 		return nil, err
+	}
+	if c.TLS != nil {
+		if cluster.TransportSocket, err = c.TLS.socket(c.XDS); err != nil {
+			return nil, err
+		}
 	}
 	ours, err := structpb.NewStruct(map[string]any{"wellspring": map[string]any{
 		"admin": c.Admin, "drainTime": c.DrainTime.String(),
@@ -175,10 +182,19 @@ func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
 	kind := clusterv3.Cluster_STATIC
 	var eps []*endpointv3.LbEndpoint
 	for _, a := range addresses {
+		if path, ok := strings.CutPrefix(a, "unix://"); ok {
+			if !strings.HasPrefix(path, "/") {
+				return nil, fmt.Errorf("control plane address %q is not unix:// and an absolute path", a)
+			}
+			eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+				Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}},
+			}}})
+			continue
+		}
 		host, port, err := net.SplitHostPort(a)
 		n, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil || n == 0 || host == "" {
-			return nil, fmt.Errorf("control plane address %q is not HOST:PORT", a)
+			return nil, fmt.Errorf("control plane address %q is neither HOST:PORT nor unix:///path", a)
 		}
 		if _, err := netip.ParseAddr(host); err != nil {
 			kind = clusterv3.Cluster_STRICT_DNS

@@ -10,18 +10,44 @@ import (
 	"time"
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
 // configs are bootstraps of every shape.
 func configs(t *testing.T) map[string]bootstrap.Config {
+	t.Helper()
+	a, err := certtest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := a.Issue("edge", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := t.TempDir()
+	files, err := bootstrap.Secrets(bootstrap.TLS{CA: a.CA(), Cert: cert, Key: key, SecretsDir: secrets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(secrets, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return map[string]bootstrap.Config{
 		"least":             {NodeID: "e", Group: "edge"},
 		"everything":        {NodeID: "e", Group: "edge", Zone: "a", XDS: []string{"127.0.0.1:1", "127.0.0.1:2"}, Admin: "127.0.0.1:3", DrainTime: time.Minute, MaxConnections: 7, MaxHeapBytes: 1 << 30},
 		"names and IPs":     {NodeID: "e", Group: "edge", XDS: []string{"localhost:1", "127.0.0.1:2", "[::1]:3"}},
 		"admin on a socket": {NodeID: "e", Group: "edge", Admin: filepath.Join(t.TempDir(), "admin.sock")},
-		"words of YAML 1.1": {NodeID: "no", Group: "on", Zone: "n"},
+		"xDS on a socket":   {NodeID: "e", Group: "edge", XDS: []string{"unix:///run/wellspring/xds.sock"}},
+		"TLS by an address": {NodeID: "e", Group: "edge", TLS: &bootstrap.TLS{CA: a.CA()}},
+		"TLS, everything": {NodeID: "e", Group: "edge", XDS: []string{"localhost:1"}, TLS: &bootstrap.TLS{
+			CA: a.CA(), Cert: cert, Key: key, ServerName: "control", SecretsDir: secrets,
+		}},
+		"TLS without secrets": {NodeID: "e", Group: "edge", TLS: &bootstrap.TLS{CA: a.CA(), Cert: cert, Key: key}},
+		"words of YAML 1.1":   {NodeID: "no", Group: "on", Zone: "n"},
 	}
 }
 
@@ -29,9 +55,14 @@ func TestNewRefuses(t *testing.T) {
 	for words, c := range map[string]bootstrap.Config{
 		"a node id and a group are needed":                                   {NodeID: "e"},
 		`group "a b" is no name that a document can have`:                    {NodeID: "e", Group: "a b"},
-		`control plane address "nowhere" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"nowhere"}},
-		`control plane address "h:70000" is not HOST:PORT`:                   {NodeID: "e", Group: "g", XDS: []string{"h:70000"}},
-		`control plane address ":1" is not HOST:PORT`:                        {NodeID: "e", Group: "g", XDS: []string{":1"}},
+		`control plane address "nowhere" is neither HOST:PORT nor`:           {NodeID: "e", Group: "g", XDS: []string{"nowhere"}},
+		`control plane address "h:70000" is neither HOST:PORT nor`:           {NodeID: "e", Group: "g", XDS: []string{"h:70000"}},
+		`control plane address ":1" is neither HOST:PORT nor`:                {NodeID: "e", Group: "g", XDS: []string{":1"}},
+		`"unix://xds.sock" is not unix:// and an absolute path`:              {NodeID: "e", Group: "g", XDS: []string{"unix://xds.sock"}},
+		`needs the authority that signs its certificate`:                     {NodeID: "e", Group: "g", TLS: &bootstrap.TLS{ServerName: "x"}},
+		`a certificate and its key go together`:                              {NodeID: "e", Group: "g", TLS: &bootstrap.TLS{CA: "/ca", Key: "/k"}},
+		`"ca.pem" is not an absolute path`:                                   {NodeID: "e", Group: "g", TLS: &bootstrap.TLS{CA: "ca.pem"}},
+		`"unix:///x" has none`:                                               {NodeID: "e", Group: "g", XDS: []string{"unix:///x"}, TLS: &bootstrap.TLS{CA: "/ca"}},
 		`admin address "admin.sock" is neither IP:PORT nor the absolute`:     {NodeID: "e", Group: "g", Admin: "admin.sock"},
 		`admin address "0.0.0.0:9901" is not loopback`:                       {NodeID: "e", Group: "g", Admin: "0.0.0.0:9901"},
 		`admin address "10.0.0.1:9901" is not loopback; Envoy's admin has n`: {NodeID: "e", Group: "g", Admin: "10.0.0.1:9901"},

@@ -10,7 +10,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
-// ErrNoGroup and ErrTwoGroups refuse a proxy.
+// ErrNoGroup and ErrTwoGroups refuse a proxy, as does model.ErrDenied.
 var (
 	ErrNoGroup   = errors.New("no group matches this proxy")
 	ErrTwoGroups = errors.New("more than one group matches this proxy")
@@ -22,6 +22,10 @@ func (p *Publisher) GroupOf(x model.Proxy) (string, error) {
 	groups := s.GroupsOf(x)
 	switch len(groups) {
 	case 1:
+		if g, ok := s.Group(groups[0]); ok && !g.Allows(x.Identity) {
+			return "", fmt.Errorf("%w: group %q takes certificates with the names %s; this stream has %s",
+				model.ErrDenied, groups[0], strings.Join(g.Identities, ", "), cmp.Or(strings.Join(x.Identity, ", "), "no certificate"))
+		}
 		return groups[0], nil
 	case 0:
 		var names []string

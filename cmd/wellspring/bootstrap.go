@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,9 @@ func bootstrapCommand(g *global) *cobra.Command {
 		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
 		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens.",
 		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
-			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock",
+			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock\n" +
+			"  wellspring bootstrap --node-id edge-1 --group edge --xds xds.internal:18000 \\\n    --xds-ca /etc/envoy/ca.pem --xds-cert /etc/envoy/edge-1.pem \\\n" +
+			"    --xds-key /etc/envoy/edge-1-key.pem --xds-secrets-dir /etc/envoy",
 	}
 	var c bootstrap.Config
 	f := cmd.Flags()
@@ -21,6 +25,12 @@ func bootstrapCommand(g *global) *cobra.Command {
 	f.StringVar(&c.Group, "group", "", "name of its Group document (required)")
 	f.StringVar(&c.Zone, "zone", "", "zone that it runs in")
 	f.StringSliceVar(&c.XDS, "xds", []string{"127.0.0.1:18000"}, "addresses of the control plane")
+	t := &bootstrap.TLS{}
+	f.StringVar(&t.CA, "xds-ca", "", "TLS: file with the authority of the control plane's certificate")
+	f.StringVar(&t.Cert, "xds-cert", "", "TLS: file with the proxy's own certificate")
+	f.StringVar(&t.Key, "xds-key", "", "TLS: file with its key")
+	f.StringVar(&t.ServerName, "xds-server-name", "", "TLS: name in the control plane's certificate; default the first address")
+	f.StringVar(&t.SecretsDir, "xds-secrets-dir", "", "TLS: write files into this folder too, by which Envoy reads the others again when they are replaced")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9901", "its own admin: loopback IP:PORT, or the path of a unix socket")
 	f.DurationVar(&c.DrainTime, "drain-time", 600*time.Second, "what Envoy is started with as --drain-time-s")
 	f.Int64Var(&c.MaxConnections, "max-connections", 50_000, "most connections from clients")
@@ -29,9 +39,23 @@ func bootstrapCommand(g *global) *cobra.Command {
 		if c.NodeID == "" || c.Group == "" {
 			return &exitError{exitUsage, "--node-id and --group are needed; see wellspring bootstrap --help"}
 		}
+		if *t != (bootstrap.TLS{}) {
+			c.TLS = t
+		}
 		b, err := bootstrap.New(c)
 		if err != nil {
 			return &exitError{exitUsage, err.Error()}
+		}
+		if t.SecretsDir != "" {
+			files, err := bootstrap.Secrets(*t)
+			if err != nil {
+				return err
+			}
+			for name, text := range files { // paths, not secrets: whoever Envoy runs as reads them
+				if err := os.WriteFile(filepath.Join(t.SecretsDir, name), text, 0o644); err != nil {
+					return err
+				}
+			}
 		}
 		say := bootstrap.YAML
 		if g.output == "json" {

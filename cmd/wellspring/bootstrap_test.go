@@ -28,7 +28,7 @@ func TestRealAdminSocket(t *testing.T) {
 		e := s.start(s.config)
 		within(t, 5*time.Second, "health by a socket", func() string {
 			var h admin.UpstreamHealth
-			if err := client.New(s.control.Admin).Get(t.Context(), "/v1/upstreams/web/health", nil, &h); err != nil {
+			if err := client.New(client.Config{Server: s.control.Admin}).Get(t.Context(), "/v1/upstreams/web/health", nil, &h); err != nil {
 				return err.Error()
 			}
 			if len(h.Proxies) != 1 || h.Proxies[0].Asked != (x.says == "") || !strings.Contains(h.Proxies[0].Why, x.says) {

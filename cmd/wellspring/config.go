@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -26,20 +28,40 @@ type config struct {
 	DataDir    string           `json:"dataDir,omitempty" default:"./wellspring-data" doc:"where the store lies; created with mode 0700"`
 	XDS        xdsConfig        `json:"xds,omitempty" doc:"the xDS server"`
 	Admin      adminConfig      `json:"admin,omitempty" doc:"the admin API"`
+	Insecure   bool             `json:"insecureListen,omitempty" doc:"listen beyond this machine though anybody could come in"`
+	Secrets    secretsConfig    `json:"secrets,omitempty" doc:"certificates and keys that documents name"`
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
 }
 
 type xdsConfig struct {
-	Listen        string        `json:"listen,omitempty" default:"127.0.0.1:18000" doc:"address of the xDS server; loopback; port 0 chooses one"`
+	Listen        string        `json:"listen,omitempty" default:"127.0.0.1:18000" doc:"IP:PORT or unix:///path of the xDS server; port 0 chooses one; beyond loopback it needs TLS and a clientCA"`
+	TLS           tlsConfig     `json:"tls,omitempty" doc:"TLS of the xDS server"`
 	ReadyDeadline spec.Duration `json:"readyDeadline,omitempty" doc:"serve after this though not every service has answered again since the start; 0s is never"`
 	WarmWait      spec.Duration `json:"warmWait,omitempty" default:"20s" minimum:"1ms" doc:"longest wait of a route for the clusters that it newly names"`
 	PushWait      spec.Duration `json:"pushWait,omitempty" default:"1s" minimum:"1ms" doc:"wait for a cluster answer before the next cluster response"`
 }
 
 type adminConfig struct {
-	Listen string `json:"listen,omitempty" default:"127.0.0.1:18002" doc:"address of the admin API; loopback; port 0 chooses one"`
+	Listen       string    `json:"listen,omitempty" default:"127.0.0.1:18002" doc:"IP:PORT or unix:///path of the admin API; port 0 chooses one; beyond loopback it needs TLS, and tokens or a clientCA"`
+	TLS          tlsConfig `json:"tls,omitempty" doc:"TLS of the admin API"`
+	TokensFile   string    `json:"tokensFile,omitempty" doc:"file with the tokens that are taken, one line each as wellspring token prints it; read again when it changes"`
+	Writers      []string  `json:"writers,omitempty" doc:"names in client certificates that may write, exact or with one * at the beginning or the end; others may read"`
+	AllowedHosts []string  `json:"allowedHosts,omitempty" doc:"names of this server besides localhost and its addresses"`
+}
+
+// tlsConfig names files, which are read again when they change.
+type tlsConfig struct {
+	Cert     string `json:"cert,omitempty" doc:"file with the server's certificate and what it was signed by"`
+	Key      string `json:"key,omitempty" doc:"file with its key"`
+	ClientCA string `json:"clientCA,omitempty" doc:"file with the authorities of client certificates; with it clients must present one"`
+}
+
+func (t tlsConfig) on() bool { return t.Cert != "" }
+
+type secretsConfig struct {
+	Dir string `json:"dir,omitempty" doc:"the one folder below which documents may name files; default DATA/secrets"`
 }
 
 type envoyAdminConfig struct {
@@ -84,8 +106,8 @@ type localityConfig struct {
 
 // leaf is one scalar key.
 type leaf struct {
-	path, flag, env, doc, minimum string
-	value                         reflect.Value
+	path, flag, env, doc, minimum, enum string
+	value                               reflect.Value
 }
 
 // leaves lists the scalar keys of a configuration.
@@ -106,7 +128,7 @@ func leaves(c *config) []leaf {
 				if enum := f.Tag.Get("enum"); enum != "" {
 					doc += ": " + strings.ReplaceAll(enum, ",", ", ")
 				}
-				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), doc, f.Tag.Get("minimum"), fv})
+				out = append(out, leaf{path, flag, "WELLSPRING_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), doc, f.Tag.Get("minimum"), f.Tag.Get("enum"), fv})
 			}
 		}
 	}
@@ -114,19 +136,22 @@ func leaves(c *config) []leaf {
 	return out
 }
 
-// kebab turns xds.readyDeadline into xds-ready-deadline.
+// kebab turns xds.readyDeadline into xds-ready-deadline, and clientCA into
+// client-ca.
 func kebab(path string) string {
 	var b strings.Builder
+	lower := false
 	for _, r := range path {
 		switch {
 		case r == '.':
 			b.WriteByte('-')
-		case unicode.IsUpper(r):
+		case unicode.IsUpper(r) && lower:
 			b.WriteByte('-')
 			b.WriteRune(unicode.ToLower(r))
 		default:
-			b.WriteRune(r)
+			b.WriteRune(unicode.ToLower(r))
 		}
+		lower = unicode.IsLower(r)
 	}
 	return b.String()
 }
@@ -143,6 +168,17 @@ func (l leaf) set(text string) error {
 		l.value.SetInt(int64(d))
 		return nil
 	}
+	if l.value.Kind() == reflect.Bool {
+		on, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		l.value.SetBool(on)
+		return nil
+	}
+	if allowed := strings.Split(l.enum, ","); l.enum != "" && !slices.Contains(allowed, text) {
+		return fmt.Errorf("%q is not known; allowed are %s", text, strings.Join(allowed, ", "))
+	}
 	l.value.SetString(text)
 	return nil
 }
@@ -150,6 +186,9 @@ func (l leaf) set(text string) error {
 func (l leaf) text() string {
 	if l.value.Type() == reflect.TypeFor[spec.Duration]() {
 		return time.Duration(l.value.Int()).String()
+	}
+	if l.value.Kind() == reflect.Bool {
+		return strconv.FormatBool(l.value.Bool())
 	}
 	return l.value.String()
 }
@@ -164,6 +203,9 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 	given := map[string]*string{}
 	for _, l := range leaves(defaults) {
 		given[l.flag] = cmd.Flags().String(l.flag, l.text(), l.doc)
+		if l.value.Kind() == reflect.Bool {
+			cmd.Flags().Lookup(l.flag).NoOptDefVal = "true"
+		}
 	}
 	return func() (*config, error) {
 		c := &config{}
@@ -195,22 +237,14 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 			s.Consul.Address = *consul
 			c.Sources = append(c.Sources, s)
 		}
+		c.Secrets.Dir = cmp.Or(c.Secrets.Dir, filepath.Join(c.DataDir, "secrets"))
 		return c, c.check()
 	}
 }
 
 // check finds what no single key shows.
 func (c *config) check() error {
-	var errs []error
-	for _, l := range []struct{ key, addr string }{{"xds.listen", c.XDS.Listen}, {"admin.listen", c.Admin.Listen}} {
-		ap, err := netip.ParseAddrPort(strings.Replace(l.addr, "localhost:", "127.0.0.1:", 1))
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("%s: %q is not IP:PORT", l.key, l.addr))
-		case !ap.Addr().IsLoopback():
-			errs = append(errs, fmt.Errorf("%s: %s is not a loopback address; without TLS and authentication only 127.0.0.0/8 and [::1] are listened on", l.key, l.addr))
-		}
-	}
+	errs := append(c.door("xds", c.XDS.Listen, c.XDS.TLS, false), c.door("admin", c.Admin.Listen, c.Admin.TLS, c.Admin.TokensFile != "")...)
 	seen := map[string]bool{spec.SourceLocal: true}
 	for i, s := range c.Sources {
 		if seen[s.Name] {
@@ -218,18 +252,30 @@ func (c *config) check() error {
 		}
 		seen[s.Name] = true
 	}
-	for _, l := range leaves(c) {
-		if l.path == "log.level" && !slices.Contains([]string{"debug", "info", "warn", "error"}, l.text()) {
-			errs = append(errs, fmt.Errorf("log.level: %q is not debug, info, warn or error", l.text()))
-		}
-		if l.path == "log.format" && !slices.Contains([]string{"text", "json"}, l.text()) {
-			errs = append(errs, fmt.Errorf("log.format: %q is not text or json", l.text()))
-		}
-	}
 	if err := errors.Join(errs...); err != nil {
 		return &exitError{exitData, err.Error()}
 	}
 	return nil
+}
+
+// door checks how a listener may be reached. Beyond this machine it needs TLS and a
+// credential to ask for: an address is not an identity.
+func (c *config) door(name, listen string, t tlsConfig, tokens bool) (errs []error) {
+	at, err := address(listen)
+	if err != nil {
+		return []error{fmt.Errorf("%s.listen: %w", name, err)}
+	}
+	if t.on() != (t.Key != "") || t.ClientCA != "" && !t.on() {
+		errs = append(errs, fmt.Errorf("%s.tls: cert and key go together, and clientCA needs both", name))
+	}
+	credential := "a clientCA"
+	if name == "admin" {
+		credential = "a clientCA or a tokensFile"
+	}
+	if !at.local && !c.Insecure && (!t.on() || t.ClientCA == "" && !tokens) {
+		errs = append(errs, fmt.Errorf("%s.listen: %s can be reached from elsewhere and needs %s.tls with %s; or say --insecure-listen, and anybody may come in", name, listen, name, credential))
+	}
+	return errs
 }
 
 func configCommand(g *global) *cobra.Command {

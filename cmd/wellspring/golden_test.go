@@ -110,7 +110,7 @@ func acceptStory(t *testing.T, program, version, text string) {
 	var proxies admin.Proxies
 	if err := e.Until(ctx, func(ctx context.Context) error {
 		proxies = admin.Proxies{} // what JSON leaves out must not stay from the answer before
-		if err := client.New(control.Admin).Get(ctx, "/v1/proxies", nil, &proxies); err != nil {
+		if err := client.New(client.Config{Server: control.Admin}).Get(ctx, "/v1/proxies", nil, &proxies); err != nil {
 			return err
 		}
 		if len(proxies.Items) != 1 {

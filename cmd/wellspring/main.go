@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,11 +89,20 @@ func explain(err error) (int, string) {
 
 // global is what every client verb takes.
 type global struct {
-	server string
-	output string
+	server    string
+	output    string
+	tokenFile string
+	tls       struct{ ca, cert, key string }
 }
 
-func (g *global) client() *client.Client { return client.New(g.server) }
+// tokenVariable holds a token: never a flag's value, which every user of the
+// machine can read.
+const tokenVariable = "WELLSPRING_TOKEN"
+
+// client calls the server that the flags name.
+func (g *global) client() *client.Client {
+	return client.New(client.Config{Server: g.server, Token: os.Getenv(tokenVariable), TokenFile: g.tokenFile, CA: g.tls.ca, Cert: g.tls.cert, Key: g.tls.key})
+}
 
 func newRoot() *cobra.Command {
 	g := &global{}
@@ -113,16 +123,24 @@ func newRoot() *cobra.Command {
 		}
 		return nil
 	}
-	server := os.Getenv("WELLSPRING_SERVER")
-	if server == "" {
-		server = defaultAdminListen
+	for _, f := range []struct {
+		to                   *string
+		name, variable, with string
+		doc                  string
+	}{
+		{&g.server, "server", "WELLSPRING_SERVER", defaultAdminListen, "admin address of the server: HOST:PORT, https://… or unix:///path"},
+		{&g.tokenFile, "token-file", "WELLSPRING_TOKEN_FILE", "", "file with the token to send; or the token itself in " + tokenVariable},
+		{&g.tls.ca, "ca", "WELLSPRING_CA", "", "file with the authority of the server's certificate"},
+		{&g.tls.cert, "cert", "WELLSPRING_CERT", "", "file with the certificate to present"},
+		{&g.tls.key, "key", "WELLSPRING_KEY", "", "file with its key"},
+	} {
+		root.PersistentFlags().StringVar(f.to, f.name, cmp.Or(os.Getenv(f.variable), f.with), f.doc+" ("+f.variable+")")
 	}
-	root.PersistentFlags().StringVar(&g.server, "server", server, "admin address of the server (or WELLSPRING_SERVER)")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table, wide, json, yaml or name")
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g),
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
-		eventsCommand(g), bootstrapCommand(g), configCommand(g), versionCommand(g), verifyCommand(), referenceCommand(),
+		eventsCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
 		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),
@@ -132,7 +150,7 @@ func newRoot() *cobra.Command {
 }
 
 // heedless verbs talk to no server; those that print YAML print it as JSON too.
-var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true}
+var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true, "token": false}
 
 // unheeded refuses a flag that every verb has and this one could only ignore.
 func unheeded(cmd *cobra.Command, output string) error {
@@ -144,8 +162,10 @@ func unheeded(cmd *cobra.Command, output string) error {
 	if !ok {
 		return nil
 	}
-	if cmd.Flags().Changed("server") {
-		return &exitError{exitUsage, fmt.Sprintf("%s talks to no server: leave --server out", top.Name())}
+	for _, flag := range []string{"server", "token-file", "ca", "cert", "key"} {
+		if cmd.Flags().Changed(flag) {
+			return &exitError{exitUsage, fmt.Sprintf("%s talks to no server: leave --%s out", top.Name(), flag)}
+		}
 	}
 	if cmd.Flags().Changed("output") && (!prints || output != "yaml" && output != "json") {
 		allowed := "leave -o out"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,19 +45,36 @@ type controlPlane struct {
 	args  []string
 	Admin string
 	XDS   string
+	keys  *keys // nil asks for no credentials
 }
 
 // serve starts a control plane on chosen ports, so that a restart has the same.
 func serve(t *testing.T, args ...string) *controlPlane {
 	t.Helper()
+	return serveWith(t, nil, args...)
+}
+
+// serveWith starts one that asks for the credentials of k, and then listens on
+// every address.
+func serveWith(t *testing.T, k *keys, args ...string) *controlPlane {
+	t.Helper()
 	ports, err := freeport.Get(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1])}
-	c.args = append([]string{"serve", "--data-dir", t.TempDir(), "--xds-listen", c.XDS, "--admin-listen", c.Admin}, args...)
+	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1]), keys: k}
+	listen := []string{"--xds-listen", c.XDS, "--admin-listen", c.Admin}
+	if k != nil {
+		listen = append([]string{"--xds-listen", "0.0.0.0:" + strconv.Itoa(ports[0]), "--admin-listen", "0.0.0.0:" + strconv.Itoa(ports[1])}, k.flags()...)
+	}
+	c.args = append(append([]string{"serve", "--data-dir", t.TempDir()}, listen...), args...)
 	c.start()
 	return c
+}
+
+// client calls its admin API.
+func (c *controlPlane) client() *client.Client {
+	return client.New(c.keys.client(c.Admin))
 }
 
 func (c *controlPlane) start() {
@@ -70,7 +86,7 @@ func (c *controlPlane) start() {
 	c.Process = p
 	c.t.Cleanup(func() { p.Stop(5 * time.Second) })
 	if err := p.Until(c.t.Context(), func(ctx context.Context) error {
-		return client.New(c.Admin).Get(ctx, "/version", nil, nil)
+		return c.client().Get(ctx, "/version", nil, nil)
 	}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -79,7 +95,7 @@ func (c *controlPlane) start() {
 // apply sets documents.
 func (c *controlPlane) apply(documents string) admin.Outcome {
 	c.t.Helper()
-	out, err := client.New(c.Admin).Apply(c.t.Context(), []byte(documents), "", false)
+	out, err := c.client().Apply(c.t.Context(), []byte(documents), "", false)
 	if err != nil {
 		c.t.Fatalf("apply: %v\n%s", err, documents)
 	}
@@ -89,7 +105,7 @@ func (c *controlPlane) apply(documents string) admin.Outcome {
 // cli runs a verb against the control plane and returns stdout and exit code.
 func (c *controlPlane) cli(args ...string) (string, int) {
 	c.t.Helper()
-	cmd := exec.CommandContext(c.t.Context(), binary(c.t), append([]string{"--server", c.Admin}, args...)...)
+	cmd := exec.CommandContext(c.t.Context(), binary(c.t), append(c.keys.global(c.Admin), args...)...)
 	out, err := cmd.Output()
 	if err != nil && cmd.ProcessState == nil {
 		c.t.Fatal(err)
@@ -152,7 +168,7 @@ name: edge
 spec: {listeners: [edge]}
 `
 
-func newStack(t *testing.T, envoyVersion string) *stack {
+func newStack(t *testing.T, envoyVersion string, k *keys) *stack {
 	t.Helper()
 	s := &stack{t: t}
 	program, err := envoytest.Find(envoyVersion)
@@ -160,7 +176,7 @@ func newStack(t *testing.T, envoyVersion string) *stack {
 	s.consul, err = consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir()})
 	proc.Need(t, err)
 	t.Cleanup(func() { s.consul.Kill() })
-	s.control = serve(t, "--consul", s.consul.Address)
+	s.control = serveWith(t, k, "--consul", s.consul.Address)
 	if s.edge, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +189,7 @@ func newStack(t *testing.T, envoyVersion string) *stack {
 		t.Cleanup(b.Kill)
 		s.backends = append(s.backends, b)
 	}
-	s.config = envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}}}
+	s.config = envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}, TLS: k.bootstrap("edge-1")}}
 	if s.config.Bootstrap.Admin, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
@@ -268,12 +284,13 @@ func (s *stack) startLoad() { s.load = traffic.Start(s.t.Context(), "http://"+s.
 // TestRealPath walks the whole road with a real Consul and a real Envoy.
 func TestRealPath(t *testing.T) {
 	for _, version := range []string{"1.40", "1.37"} {
-		t.Run(version, func(t *testing.T) { walkPath(t, version) })
+		t.Run(version, func(t *testing.T) { walkPath(t, version, nil) })
 	}
+	t.Run("mutual TLS", func(t *testing.T) { walkPath(t, "1.40", newKeys(t)) })
 }
 
-func walkPath(t *testing.T, version string) {
-	s := newStack(t, version)
+func walkPath(t *testing.T, version string, k *keys) {
+	s := newStack(t, version, k)
 
 	// 1. nobody is registered: the listener is there, the answer is UH
 	s.answers(5*time.Second, "listener with an empty upstream", 503, "no healthy upstream")
@@ -419,32 +436,16 @@ func walkPath(t *testing.T, version string) {
 // metric sums the samples of a metric whose labels contain a text.
 func (s *stack) metric(name, label string) float64 {
 	s.t.Helper()
-	u := url.URL{Scheme: "http", Host: s.control.Admin, Path: "/metrics"}
-	resp, err := http.Get(u.String())
+	text, err := s.control.client().Text(s.t.Context(), "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
-	buf := new(strings.Builder)
-	_, _ = fmt.Fprint(buf, readAll(resp))
 	sum := 0.0
-	for line := range strings.Lines(buf.String()) {
+	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, name+"{") && strings.Contains(line, label) {
 			v, _ := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
 			sum += v
 		}
 	}
 	return sum
-}
-
-func readAll(resp *http.Response) string {
-	var b strings.Builder
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := resp.Body.Read(buf)
-		b.Write(buf[:n])
-		if err != nil {
-			return b.String()
-		}
-	}
 }

@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -113,14 +114,18 @@ func (s *scene) get(path ...string) (int, string) {
 		return 0, err.Error()
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
-	return resp.StatusCode, strings.TrimSpace(readAll(resp))
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, strings.TrimSpace(string(text))
 }
 
 // stream is what the control plane knows of a proxy, nil while it has no stream.
 func (s *scene) stream(id string) *model.Stream {
 	s.t.Helper()
 	var p admin.Proxies
-	if err := client.New(s.control.Admin).Get(s.t.Context(), "/v1/proxies", nil, &p); err != nil {
+	if err := client.New(client.Config{Server: s.control.Admin}).Get(s.t.Context(), "/v1/proxies", nil, &p); err != nil {
 		return nil
 	}
 	for i := range p.Items {
@@ -402,12 +407,11 @@ func slowReader(t *testing.T, s *scene) {
 // sentTypes lists what a control plane has sent since its start, from its metrics.
 func sentTypes(t *testing.T, addr string) (out []string) {
 	t.Helper()
-	resp, err := http.Get("http://" + addr + "/metrics")
+	text, err := client.New(client.Config{Server: addr}).Text(t.Context(), "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
-	for line := range strings.Lines(readAll(resp)) {
+	for line := range strings.Lines(text) {
 		if !strings.HasPrefix(line, "wellspring_xds_resources_total{") || !strings.Contains(line, `change="sent"`) {
 			continue
 		}

@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +39,8 @@ func TestScripts(t *testing.T) {
 			"taken":    taken,
 			"watching": watching,
 			"until":    until,
+			"certs":    certs,
+			"soon":     soon,
 		},
 	})
 }
@@ -47,9 +52,13 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 		text, err := os.ReadFile(ts.MkAbs(filepath.Join(args[0], "addresses.json")))
 		var a addresses
 		if err == nil && json.Unmarshal(text, &a) == nil {
-			if c, err := net.Dial("tcp", a.Admin); err == nil {
+			network, at := "tcp", a.Admin
+			if path, ok := strings.CutPrefix(a.Admin, "unix://"); ok {
+				network, at = "unix", path
+			}
+			if c, err := net.Dial(network, at); err == nil {
 				_ = c.Close()
-				ts.Setenv("WELLSPRING_SERVER", a.Admin)
+				ts.Setenv("WELLSPRING_SERVER", strings.NewReplacer("0.0.0.0:", "127.0.0.1:", "[::]:", "127.0.0.1:").Replace(a.Admin))
 				ts.Setenv("XDS", a.XDS)
 				return
 			}
@@ -57,6 +66,24 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	ts.Fatalf("no server with %s", args[0])
+}
+
+// certs DIR NAME[=SAN]… makes an authority whose files lie in the folder, and issues
+// certificates.
+func certs(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	a, err := certtest.New(dir)
+	ts.Check(err)
+	for _, arg := range args[1:] {
+		name, san, _ := strings.Cut(arg, "=")
+		var sans []string
+		if san != "" {
+			sans = []string{san}
+		}
+		_, _, err := a.Issue(name, time.Hour, sans...)
+		ts.Check(err)
+	}
 }
 
 // exits CODE COMMAND… wants an exit code.
@@ -122,6 +149,18 @@ func watching(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		_ = out.Close()
 	})
+}
+
+// soon COMMAND… runs a command until it succeeds.
+func soon(ts *testscript.TestScript, _ bool, args []string) {
+	var err error
+	for range 100 {
+		if err = ts.Exec(args[0], args[1:]...); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	ts.Fatalf("%v: %v", args, err)
 }
 
 // until FILE PATTERN waits until a file has a match.

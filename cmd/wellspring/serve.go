@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,13 +20,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/discovery/consul"
 	"github.com/wellspring-xds/wellspring/discovery/local"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/files"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
 	"github.com/wellspring-xds/wellspring/xds"
@@ -84,9 +86,17 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		}
 	}()
 
-	// 3. who exists
 	log.Debug("store opened", "revision", st.State().Revision)
 	happened := events.New(time.Now)
+
+	// 3. who may come in
+	certificates := certificate.New(certificate.Config{Dir: c.Secrets.Dir, Logger: log, Emit: happened.Emit})
+	doors, err := newDoors(c, certificates, happened, log)
+	if err != nil {
+		return &exitError{exitData, err.Error()}
+	}
+
+	// 4. who exists
 	sources := map[string]discovery.Source{spec.SourceLocal: local.Source{Store: declared{st}}}
 	for _, s := range c.Sources {
 		src, err := consul.New(consulSource(s, log))
@@ -97,37 +107,47 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	}
 	catalog := discovery.New(discovery.Config{Sources: sources, Logger: log, Emit: happened.Emit})
 
-	// 4. what is published, and how it is delivered
+	// 5. what is published, and how it is delivered
 	engine := delivery.NewEngine()
 	publisher := xds.New(xds.Config{Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D()})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	streams := server.New(server.Config{
 		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
-		SpecChanged: publisher.Changed, Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
+		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
 	})
-	grpcServer := streams.GRPC()
+	grpcServer := streams.GRPC(grpc.Creds(doors.xds))
 
-	// 5. what operators ask
+	// 6. what operators ask
 	adminServer := admin.HTTPServer(admin.New(admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
+		Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log,
 	}))
+	adminServer.TLSConfig = doors.admin
+	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
 
 	if err := writeAddresses(c.DataDir, xdsListener, adminListener); err != nil {
 		return err
 	}
-	log.Info("serving", "xds", xdsListener.Addr().String(), "admin", adminListener.Addr().String(), "data", c.DataDir, "revision", st.State().Revision)
+	log.Info("serving", "xds", addressOf(xdsListener), "admin", addressOf(adminListener), "data", c.DataDir, "revision", st.State().Revision)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return catalog.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
 	g.Go(func() error { return grpcServer.Serve(xdsListener) })
 	g.Go(func() error {
-		if err := adminServer.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
+		serve := adminServer.Serve
+		if adminServer.TLSConfig != nil {
+			serve = func(l net.Listener) error { return adminServer.ServeTLS(l, "", "") }
+		}
+		if err := serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
+	})
+	g.Go(func() error {
+		return files.Watch(ctx, files.Config{Logger: log, Paths: doors.paths, Changed: doors.reload})
 	})
 	g.Go(func() error {
 		<-ctx.Done()
@@ -149,22 +169,6 @@ type declared struct{ *store.Store }
 
 func (d declared) Spec() *spec.Spec { return d.State().Spec }
 
-func listen(key, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w; stop what has the port, or choose another with --%s", key, err, kebab(key))
-	}
-	return l, nil
-}
-
-func port(l net.Listener) uint16 {
-	ap, err := netip.ParseAddrPort(l.Addr().String())
-	if err != nil {
-		return 0
-	}
-	return ap.Port()
-}
-
 // addresses is the file that says where this server listens.
 type addresses struct {
 	XDS   string `json:"xds"`
@@ -173,7 +177,7 @@ type addresses struct {
 }
 
 func writeAddresses(dir string, xdsListener, adminListener net.Listener) error {
-	text, err := json.MarshalIndent(addresses{xdsListener.Addr().String(), adminListener.Addr().String(), os.Getpid()}, "", "  ")
+	text, err := json.MarshalIndent(addresses{addressOf(xdsListener), addressOf(adminListener), os.Getpid()}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -252,5 +252,5 @@ func (s *stage) flagged(since time.Time, flag string) error {
 }
 
 func (s *stage) upstream(name string) (u admin.UpstreamHealth, err error) {
-	return u, client.New(s.admin).Get(s.ctx, "/v1/upstreams/"+name+"/health", nil, &u)
+	return u, client.New(client.Config{Server: s.admin}).Get(s.ctx, "/v1/upstreams/"+name+"/health", nil, &u)
 }

@@ -151,7 +151,9 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 		return fmt.Errorf("%w; run `make build` first", err)
 	}
 	end(func() { control.Stop(5 * time.Second) })
-	if err := control.Until(s.ctx, func(ctx context.Context) error { return client.New(s.admin).Get(ctx, "/version", nil, nil) }); err != nil {
+	if err := control.Until(s.ctx, func(ctx context.Context) error {
+		return client.New(client.Config{Server: s.admin}).Get(ctx, "/version", nil, nil)
+	}); err != nil {
 		return err
 	}
 	fmt.Printf("   wellspring      xds %s, admin http://%s\n", xds, s.admin)
@@ -222,7 +224,7 @@ spec: {listeners: [edge]}
 }
 
 func (s *stage) apply(message, documents string) (uint64, error) {
-	out, err := client.New(s.admin).Apply(s.ctx, []byte(documents), message, false)
+	out, err := client.New(client.Config{Server: s.admin}).Apply(s.ctx, []byte(documents), message, false)
 	return out.Revision, err
 }
 

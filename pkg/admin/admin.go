@@ -9,23 +9,24 @@
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
 //	/livez /readyz /metrics /version /openapi.json
 //
-// It has no authentication and therefore listens on loopback only; a request
-// from another site's page is refused by its Host and Origin.
+// Whose request it is, and what that may do, is settled in one place before every
+// path (gate.go): /livez and /readyz are open, all else is closed unless a
+// credential opens it, and the author of a revision is the credential's name. A
+// request from another site's page is refused by its Host and Origin.
 package admin
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/access"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/health"
@@ -58,6 +59,10 @@ type Config struct {
 	Events    *events.Log
 	// Impact says which of Envoy's resources differ between two Specs.
 	Impact func(before, after *spec.Spec) []model.Impact
+	// Gate says whose request it is; its zero value asks for no credentials.
+	Gate access.Gate
+	// AllowedHosts are names of this server besides localhost and its addresses.
+	AllowedHosts []string
 	// Admins says which Envoys may be asked.
 	Admins  envoyadmin.Policy
 	Metrics http.Handler
@@ -104,7 +109,7 @@ func New(cfg Config) http.Handler {
 	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, newError(http.StatusForbidden, "a page of another origin may not change anything here"))
 	}))
-	return http.MaxBytesHandler(origins.Handler(onlyLoopbackHosts(s.orWatch(orError(mux)))), maxBody)
+	return http.MaxBytesHandler(origins.Handler(s.knownHosts(s.gate(s.orWatch(orError(mux))))), maxBody)
 }
 
 // orError answers what no path or method matches in the form of every other error.
@@ -134,24 +139,6 @@ type statusOnly struct {
 func (s *statusOnly) Header() http.Header         { return s.header }
 func (s *statusOnly) WriteHeader(status int)      { s.status = status }
 func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
-
-// onlyLoopbackHosts refuses a page that made its own name point to this machine.
-func onlyLoopbackHosts(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			writeError(w, &Error{
-				Status: http.StatusMisdirectedRequest, Title: "Misdirected Request",
-				Detail: fmt.Sprintf("the host %q is not this server; use 127.0.0.1 or localhost", r.Host),
-			})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 // operation names an operation; the rest follows from method and path.
 func operation(id, method, path, summary string, errors ...int) huma.Operation {

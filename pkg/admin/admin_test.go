@@ -76,6 +76,7 @@ func (d declared) Spec() *spec.Spec { return d.State().Spec }
 type world struct {
 	t        *testing.T
 	api      http.Handler
+	config   admin.Config // of api
 	contract *contract
 	fleet    *fleet
 	events   *events.Log
@@ -115,10 +116,11 @@ func newWorld(t *testing.T, documents ...string) *world {
 	})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
-	w.api = admin.New(admin.Config{
+	w.config = admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: w.fleet, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
-	})
+	}
+	w.api = admin.New(w.config)
 	w.contract = newContract(t, w.api)
 	return w
 }

@@ -275,13 +275,10 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 	return &outcomeOut{out}, nil
 }
 
-// author of changes that come over loopback without a credential.
-const author = "loopback"
-
 // commit applies or plans, and says what it means for the fleet.
 func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Result, Outcome, error) {
 	streams := s.Fleet.Streams(ctx)
-	a.Author = author
+	a.Author = actor(ctx)
 	a.Check = func(_, after *spec.Spec) error { return twoGroups(after, streams) }
 	do := func() (store.Result, error) { return s.Store.Apply(ctx, a) }
 	if dry {
@@ -301,7 +298,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 		out.Impact[i].Proxies = count[out.Impact[i].Group]
 	}
 	if r.Revision > 0 {
-		s.Logger.Info("revision applied", "revision", r.Revision, "changes", len(r.Changes))
+		s.Logger.Info("revision applied", "revision", r.Revision, "changes", len(r.Changes), "actor", a.Author)
 		s.Events.Emit(model.Event{
 			Kind: model.EventRevisionApplied, Subject: model.Subject{Kind: "Spec", Name: strconv.FormatUint(r.Revision, 10)},
 			Revision: r.Revision, Actor: a.Author, Reason: summary(a.Message, r.Changes),
@@ -347,9 +344,10 @@ func twoGroups(after *spec.Spec, streams []model.Stream) error {
 	return faults.Err()
 }
 
-// lostProxies warns of connected proxies that would be in no group or another.
+// lostProxies warns of connected proxies that would be in no group or another, or
+// not be let into theirs.
 func lostProxies(before, after *spec.Spec, streams []model.Stream) []spec.Fault {
-	var none, other int
+	var none, other, denied int
 	for _, st := range streams {
 		was, is := before.GroupsOf(st.Proxy), after.GroupsOf(st.Proxy)
 		switch {
@@ -358,10 +356,18 @@ func lostProxies(before, after *spec.Spec, streams []model.Stream) []spec.Fault 
 		case len(was) == 1 && len(is) == 1 && was[0] != is[0]:
 			other++
 		}
+		if len(is) == 1 {
+			if g, ok := after.Group(is[0]); ok && !g.Allows(st.Identity) {
+				denied++
+			}
+		}
 	}
 	var out []spec.Fault
 	if none > 0 {
 		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies match no group any more; their streams end and they keep what they have", none)})
+	}
+	if denied > 0 {
+		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies have no certificate that their group takes; their streams end and they keep what they have", denied)})
 	}
 	if other > 0 {
 		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies move to another group", other)})

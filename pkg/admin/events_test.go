@@ -48,7 +48,7 @@ func TestWatchResumes(t *testing.T) {
 	log := events.New(time.Now)
 	api := httptest.NewServer(admin.New(admin.Config{Events: log}))
 	defer api.Close()
-	c := client.New(api.URL)
+	c := client.New(client.Config{Server: api.URL})
 	emit := func(names ...string) {
 		for _, n := range names {
 			log.Emit(model.Event{Kind: model.EventUpstreamState, Subject: model.Subject{Kind: "Upstream", Name: n}})

@@ -44,7 +44,14 @@ const (
 	EventDeliveryReleased = "delivery.released"
 	EventDeliveryWaiting  = "delivery.waiting"
 	EventRevisionApplied  = "revision.applied"
-	EventGap              = "gap"
+	// A certificate in files: replaced; cannot be read, so that the last good one
+	// stays; ends soon or ended.
+	EventCertificateRenewed  = "certificate.renewed"
+	EventCertificateFailed   = "certificate.failed"
+	EventCertificateExpiring = "certificate.expiring"
+	// The file of admin tokens was read again, or is faulty.
+	EventTokensRead = "tokens.read"
+	EventGap        = "gap"
 )
 
 // The errors on which callers branch.
@@ -52,4 +59,5 @@ var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("conflict")
 	ErrInvalid  = errors.New("invalid")
+	ErrDenied   = errors.New("not allowed")
 )

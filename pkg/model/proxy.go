@@ -16,6 +16,9 @@ type Proxy struct {
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// Peer is the address that the stream comes from.
 	Peer string `json:"peer,omitempty"`
+	// Identity are the names in the client certificate of the stream; none where
+	// none was asked for. All else is what the proxy says of itself.
+	Identity []string `json:"identity,omitempty"`
 }
 
 // Delivery is what one proxy was sent, acknowledged and refused, of one type.

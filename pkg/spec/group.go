@@ -1,12 +1,17 @@
 package spec
 
-import "github.com/wellspring-xds/wellspring/pkg/model"
+import (
+	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
 
 // Group is the proxies that get the same listeners, and the upstreams reachable
 // from them.
 type Group struct {
-	Match     GroupMatch `json:"match,omitempty" doc:"Which proxies. Default: those whose node.cluster is the group's name."`
-	Listeners []string   `json:"listeners" required:"true" doc:"Names of Listener documents."`
+	Match      GroupMatch `json:"match,omitempty" doc:"Which proxies. Default: those whose node.cluster is the group's name."`
+	Listeners  []string   `json:"listeners" required:"true" doc:"Names of Listener documents."`
+	Identities []string   `json:"identities,omitempty" doc:"Names in the client certificates of proxies that may be in the group: exact, or with one * at the beginning or the end. Default: any proxy that matches."`
 }
 
 // GroupMatch is exact, and everything written must hold.
@@ -25,6 +30,21 @@ func (g *Group) check(c *checker) {
 		}
 		seen[l] = i
 	}
+	for i, name := range g.Identities {
+		at := index("spec.identities", i)
+		switch inner := strings.TrimSuffix(strings.TrimPrefix(name, "*"), "*"); {
+		case inner == "":
+			c.faultf(at, "%q lets any certificate in; leave identities out for that", name)
+		case strings.Contains(inner, "*") || strings.HasPrefix(name, "*") && strings.HasSuffix(name, "*"):
+			c.faultf(at, "%q has more than one * at the beginning or the end", name)
+		}
+		c.headerValue(at, name)
+	}
+}
+
+// Allows tells whether the names in a proxy's certificate let it into the group.
+func (g *Group) Allows(names []string) bool {
+	return len(g.Identities) == 0 || model.MatchAnyName(g.Identities, names)
 }
 
 // effective fills in the default match.

@@ -55,7 +55,10 @@ type Config struct {
 	// SpecChanged returns a channel that is closed when the publisher has taken up
 	// a Spec by which proxies may belong to other groups.
 	SpecChanged func() <-chan struct{}
-	Logger      *slog.Logger
+	// NeedCertificate closes every method to callers without a verified client
+	// certificate.
+	NeedCertificate bool
+	Logger          *slog.Logger
 	// Emit takes the events; it does not block. nil drops them.
 	Emit func(model.Event)
 	// MaxStreams that are open at once; more are refused. Default 20000.
@@ -105,6 +108,8 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(receiveLimit),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(s.unaryGate),
+		grpc.ChainStreamInterceptor(s.streamGate),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}, opts...)...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)

@@ -237,11 +237,12 @@ func (st *stream) hello(ctx context.Context, requests <-chan received) (message,
 	if p, ok := peer.FromContext(ctx); ok {
 		st.proxy.Peer = p.Addr.String()
 	}
+	st.proxy.Identity = identity(ctx)
 	st.connected = time.Now()
 	pub := st.server.cfg.Publisher
-	group, err := pub.GroupOf(st.proxy)
+	group, err := st.groupOf()
 	if err != nil {
-		return m, refuse(codes.FailedPrecondition, "%s", err)
+		return m, err
 	}
 	st.proxy.Group = group
 	if err := pub.Ready(group); err != nil {
@@ -259,15 +260,27 @@ const helloWait = 30 * time.Second
 // regroup follows the proxy into another group, or ends the stream when there is
 // no longer exactly one.
 func (st *stream) regroup() (moved bool, err error) {
-	group, err := st.server.cfg.Publisher.GroupOf(st.proxy)
+	group, err := st.groupOf()
 	if err != nil {
-		return false, refuse(codes.FailedPrecondition, "%s", err)
+		return false, err
 	}
 	if group == st.class.Group {
 		return false, nil
 	}
 	st.class.Group = group
 	return true, nil
+}
+
+// groupOf is the proxy's one group, or the refusal that ends its stream.
+func (st *stream) groupOf() (string, error) {
+	group, err := st.server.cfg.Publisher.GroupOf(st.proxy)
+	switch {
+	case errors.Is(err, model.ErrDenied):
+		return "", refuse(codes.PermissionDenied, "%s", err)
+	case err != nil:
+		return "", refuse(codes.FailedPrecondition, "%s", err)
+	}
+	return group, nil
 }
 
 // join takes the table of the stream's class. The group may be gone since it was

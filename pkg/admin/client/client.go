@@ -5,12 +5,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -18,18 +24,111 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
-// Client calls one server.
-type Client struct {
-	base string
-	http *http.Client
+// Config of a client.
+type Config struct {
+	// Server is HOST:PORT, http(s)://HOST:PORT or unix:///path. HOST:PORT is https
+	// where CA or Cert is given.
+	Server string
+	// Token that is sent with every request; "" sends none. TokenFile is a file with
+	// it, which goes before.
+	Token, TokenFile string
+	// CA is a file with the authorities of the server's certificate; "" is the
+	// machine's.
+	CA string
+	// Cert and Key are files with the client's certificate; "" presents none.
+	Cert, Key string
 }
 
-// New returns a client of the server at an address, HOST:PORT or http://….
-func New(server string) *Client {
-	if !strings.Contains(server, "://") {
-		server = "http://" + server
+// Client calls one server.
+type Client struct {
+	server string
+	base   string
+	token  string
+	http   *http.Client
+	fault  error
+}
+
+// New returns a client. What is wrong with its configuration (a file that cannot be
+// used, a token that would travel in the clear) is the error of every call.
+func New(c Config) *Client {
+	out, err := open(c)
+	if err != nil {
+		return &Client{fault: err}
 	}
-	return &Client{base: strings.TrimRight(server, "/"), http: &http.Client{}}
+	return out
+}
+
+func open(c Config) (*Client, error) {
+	if c.TokenFile != "" {
+		text, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		if c.Token = strings.TrimSpace(string(text)); !tokenForm.MatchString(c.Token) {
+			return nil, fmt.Errorf("--token-file: %s does not hold a token and nothing else", c.TokenFile)
+		}
+	}
+	if c.Token != "" && !tokenForm.MatchString(c.Token) {
+		return nil, errors.New("WELLSPRING_TOKEN does not hold a token")
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	out := &Client{server: c.Server, base: c.Server, token: c.Token, http: &http.Client{Transport: transport}}
+	if path, ok := strings.CutPrefix(c.Server, "unix://"); ok {
+		out.base = "http://localhost"
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}
+		return out, nil
+	}
+	if !strings.Contains(out.base, "://") {
+		scheme := "http://"
+		if c.CA != "" || c.Cert != "" {
+			scheme = "https://"
+		}
+		out.base = scheme + out.base
+	}
+	out.base = strings.TrimRight(out.base, "/")
+	u, err := url.Parse(out.base)
+	if err != nil {
+		return nil, &AddressError{c.Server, err}
+	}
+	if u.Scheme != "https" && c.Token != "" && !loopback(u.Hostname()) {
+		return nil, &AddressError{c.Server, errors.New("a token would travel in the clear; write https://")}
+	}
+	if transport.TLSClientConfig, err = clientTLS(c); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// tokenForm is what a header may carry (RFC 6750, section 2.1).
+var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func clientTLS(c Config) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CA != "" {
+		text, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, err
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s has no certificate in PEM form in it", c.CA)
+		}
+	}
+	if c.Cert != "" || c.Key != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("--cert and --key: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
 }
 
 // AddressError means that the server's address cannot be one.
@@ -39,7 +138,7 @@ type AddressError struct {
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("--server %s is not HOST:PORT or a URL: %v", e.Server, e.Err)
+	return fmt.Sprintf("--server %s cannot be used: %v", e.Server, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -52,6 +151,14 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
+	var untrusted *tls.CertificateVerificationError
+	var name x509.HostnameError
+	switch {
+	case errors.As(e.Err, &name):
+		return fmt.Sprintf("the server at %s is not trusted: %v; call it by a name that its certificate has", e.Server, name)
+	case errors.As(e.Err, &untrusted):
+		return fmt.Sprintf("the server at %s is not trusted: %v; name the authority of its certificate with --ca", e.Server, untrusted.Err)
+	}
 	return fmt.Sprintf("no server answers at %s: %v; start one with `wellspring serve`, or name it with --server", e.Server, e.Err)
 }
 
@@ -85,16 +192,22 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 }
 
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body []byte, header http.Header) (*http.Response, error) {
+	if c.fault != nil {
+		return nil, c.fault
+	}
 	u := c.base + path
 	if len(query) > 0 {
 		u += "?" + query.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
 	if err != nil {
-		return nil, &AddressError{c.base, err}
+		return nil, &AddressError{c.server, err}
 	}
 	if header != nil {
 		req.Header = header.Clone()
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/yaml")
@@ -105,7 +218,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if errors.As(err, &ue) {
 			err = ue.Err
 		}
-		return nil, &UnreachableError{c.base, err}
+		return nil, &UnreachableError{c.server, err}
 	}
 	return resp, nil
 }
@@ -121,6 +234,20 @@ func errorOf(resp *http.Response, text []byte) error {
 // Get reads a path into out.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
 	return c.Call(ctx, http.MethodGet, path, query, nil, nil, out)
+}
+
+// Text reads a path that answers in plain text.
+func (c *Client) Text(ctx context.Context, path string) (string, error) {
+	resp, err := c.send(ctx, http.MethodGet, path, nil, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errorOf(resp, text)
+	}
+	return string(text), err
 }
 
 // Apply sends documents; dry only says what would change.

@@ -1,0 +1,87 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// TestRealAnonymous: whoever brings no credential to a server that can be reached
+// from elsewhere gets nothing but /livez and /readyz.
+func TestRealAnonymous(t *testing.T) {
+	k := newKeys(t)
+	c := serveWith(t, k)
+	text, err := c.client().Text(t.Context(), "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var api struct {
+		Paths map[string]map[string]any `json:"paths"`
+	}
+	if err := json.Unmarshal([]byte(text), &api); err != nil || len(api.Paths) < 20 {
+		t.Fatalf("%d paths: %v", len(api.Paths), err)
+	}
+	trusts, err := k.authority.ClientTLS("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anonymous := &http.Client{Transport: &http.Transport{TLSClientConfig: trusts.Clone()}, Timeout: 5 * time.Second}
+	defer anonymous.CloseIdleConnections()
+	asked, open := 0, []string{}
+	for path, item := range api.Paths {
+		for method := range item {
+			req, err := http.NewRequestWithContext(t.Context(), strings.ToUpper(method), "https://"+c.Admin+strings.NewReplacer("{", "", "}", "").Replace(path), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := anonymous.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if asked++; resp.StatusCode != http.StatusUnauthorized {
+				open = append(open, path)
+				if resp.StatusCode != http.StatusOK || path != "/livez" && path != "/readyz" {
+					t.Errorf("%s %s: %s", method, path, resp.Status)
+				}
+			}
+		}
+	}
+	if t.Logf("%d operations asked, open: %v", asked, open); len(open) != 2 {
+		t.Errorf("open: %v", open)
+	}
+
+	conn, err := grpc.NewClient(c.XDS, grpc.WithTransportCredentials(credentials.NewTLS(trusts)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // a test's
+	for _, s := range []grpc.ServiceDesc{discoveryv3.AggregatedDiscoveryService_ServiceDesc, healthpb.Health_ServiceDesc} {
+		var names []string
+		for _, m := range s.Methods {
+			names = append(names, m.MethodName)
+		}
+		for _, m := range s.Streams {
+			names = append(names, m.StreamName)
+		}
+		for _, m := range names {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			err := conn.Invoke(ctx, "/"+s.ServiceName+"/"+m, &emptypb.Empty{}, &emptypb.Empty{})
+			cancel()
+			if code := status.Code(err); code != codes.Unavailable && code != codes.Unauthenticated {
+				t.Errorf("%s/%s: %v", s.ServiceName, m, err)
+			}
+		}
+	}
+}
