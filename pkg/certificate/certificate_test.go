@@ -169,6 +169,9 @@ func TestExpiry(t *testing.T) {
 	if got := s.store.List()[0]; strings.Join(got.Users, " ") != "a b" {
 		t.Errorf("users: %v", got.Users)
 	}
+	s.issue("short", 6*time.Hour)
+	step(0, "certificate.renewed short.pem", v, v, v)
+	step(4*time.Hour, "certificate.expiring short.pem", x, v, v) // the renewed one ends too
 	s.issue("short", 100*24*time.Hour)
 	step(0, "certificate.renewed short.pem", v, v, v)
 	both, _ := os.ReadFile(s.authority.CA())
