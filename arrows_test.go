@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"discovery":            {"pkg/model"},
 	"discovery/local":      {"discovery", "pkg/model", "pkg/spec"},
 	"discovery/consul":     {"discovery", "pkg/model"},
-	"xds":                  {"pkg/health", "pkg/model", "pkg/spec", "xds/delivery", "xds/translate"},
+	"xds":                  {"pkg/certificate", "pkg/health", "pkg/model", "pkg/spec", "xds/delivery", "xds/translate"},
 	"xds/translate":        {"pkg/model", "pkg/spec"},
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/access", "pkg/model", "xds/delivery", "xds/translate"},
@@ -57,7 +57,7 @@ var homes = map[string][]string{
 	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},
 	"github.com/danielgtaylor/huma/v2":             {"pkg/admin", "pkg/spec"},
-	"github.com/prometheus/client_golang":          {"xds/server", "cmd/wellspring"},
+	"github.com/prometheus/client_golang":          {"pkg/certificate", "xds/server", "cmd/wellspring"},
 	"google.golang.org/protobuf/types/known/anypb": {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap"},
 }
 

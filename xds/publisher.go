@@ -64,7 +64,11 @@ type Config struct {
 	Store   Store
 	Catalog Catalog
 	Engine  *delivery.Engine
-	Logger  *slog.Logger
+	// Secrets keep the files that documents name, which lie below SecretsDir; nil
+	// has none.
+	Secrets    Secrets
+	SecretsDir string
+	Logger     *slog.Logger
 	// Emit takes the events; it does not block. nil drops them.
 	Emit func(model.Event)
 	// ReadyDeadline is when streams are served though not every service was
@@ -89,6 +93,7 @@ type Publisher struct {
 	assignments map[string]*delivery.Resource // by name, older generations included
 	clusters    map[clusterKey]*delivery.Resource
 	lastGood    map[lastKey]*delivery.Resource
+	secrets     map[string]made       // by name
 	entrances   map[lastKey]entrance  // of this Spec
 	definitions map[string]definition // every generation that is known, by assignment name
 	history     bool                  // definitions holds the store's history
@@ -147,6 +152,9 @@ func New(cfg Config) *Publisher {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Secrets == nil {
+		cfg.Secrets = noSecrets{}
+	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(model.Event) {}
 	}
@@ -154,7 +162,7 @@ func New(cfg Config) *Publisher {
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]*delivery.Resource{},
-		lastGood: map[lastKey]*delivery.Resource{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
+		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
 	}
@@ -183,6 +191,8 @@ func (p *Publisher) Changed() <-chan struct{} {
 
 // Run follows the store, the catalog and the demand of streams until ctx ends.
 func (p *Publisher) Run(ctx context.Context) error {
+	renewed := p.cfg.Secrets.Changed()
+	p.renewed() // what changed since New
 	for {
 		changed := p.cfg.Store.Changed()
 		if s := p.cfg.Store.Spec(); s != p.currentSpec() {
@@ -197,6 +207,9 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-changed:
 		case <-p.cfg.Catalog.Signal():
 			p.services(p.cfg.Catalog.Changes())
+		case <-renewed:
+			renewed = p.cfg.Secrets.Changed()
+			p.renewed()
 		case <-p.cfg.Engine.Demand():
 			p.generations()
 		}
@@ -292,6 +305,7 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
 	p.decide()
+	p.wantSecrets()
 	p.publish(nil)
 	p.prune()
 	close(p.changed)

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -84,7 +85,7 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 func (p *Publisher) table(c delivery.Class) *delivery.Table {
 	band := translate.Band(c.Band)
 	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
-		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Listeners: {}, delivery.RouteTables: {},
+		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Secrets: {}, delivery.Listeners: {}, delivery.RouteTables: {},
 	}}
 	for _, name := range p.spec.Upstreams(c.Group) {
 		pub := p.published[name]
@@ -99,6 +100,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		}
 		t.Resources[delivery.Clusters][name] = cluster
 		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
+		p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))
 	}
 	for name := range p.older { // a session serves them only to who holds the cluster
 		if r := p.assignments[name]; r != nil {
@@ -113,6 +115,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		}
 		if r := p.entrance(delivery.Listeners, name, band, l); r != nil {
 			t.Resources[delivery.Listeners][name] = r
+			p.addSecrets(t, "Listener/"+name, l.Secrets(name))
 		}
 		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {
 			t.Resources[delivery.RouteTables][name] = r
@@ -168,23 +171,30 @@ func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *deliver
 // its last good form, or nil.
 func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
 	key := lastKey{typ, name, band}
-	if err := translate.Check(m); err != nil {
-		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be said to Envoy: " + err.Error()}}
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	r, err := encode(typ, name, doc, m)
 	if err != nil {
-		return p.lastGood[key], []model.Problem{{Document: doc, Message: "cannot be encoded: " + err.Error()}}
+		return p.lastGood[key], []model.Problem{{Document: doc, Message: err.Error()}}
 	}
-	version := delivery.VersionOf(body)
-	if same := p.lastGood[key]; same != nil && same.Version == version {
+	if same := p.lastGood[key]; same != nil && same.Version == r.Version {
 		return same, nil
 	}
-	r := &delivery.Resource{Type: typ, Name: name, Version: version, Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}
 	if fill != nil {
 		fill(r)
 	}
 	p.lastGood[key] = r
 	return r, nil
+}
+
+// encode checks a message and makes a resource of it.
+func encode(typ delivery.Type, name, doc string, m proto.Message) (*delivery.Resource, error) {
+	if err := translate.Check(m); err != nil {
+		return nil, fmt.Errorf("cannot be said to Envoy: %w", err)
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be encoded: %w", err)
+	}
+	return &delivery.Resource{Type: typ, Name: name, Version: delivery.VersionOf(body), Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}, nil
 }
 
 func equalTables(a, b *delivery.Table) bool {

@@ -15,6 +15,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/xds/xdstest"
 )
 
 // TestRealAnonymous: whoever brings no credential to a server that can be reached
@@ -83,5 +86,57 @@ func TestRealAnonymous(t *testing.T) {
 				t.Errorf("%s/%s: %v", s.ServiceName, m, err)
 			}
 		}
+	}
+}
+
+// TestRealIdentity: a group takes the proxies whose certificate it names. What a
+// proxy says of itself does not help, and an open stream ends when its name is
+// taken out.
+func TestRealIdentity(t *testing.T) {
+	k := newKeys(t)
+	k.issue("web-1", "spiffe://test/web/1")
+	c := serveWith(t, k)
+	group := "kind: Group\nname: edge\nspec: {listeners: [], identities: [%s]}\n"
+	c.apply(strings.Replace(group, "%s", `"spiffe://test/edge/*"`, 1))
+	run := func(certificate string) error {
+		trusts, err := k.authority.ClientTLS(certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := grpc.NewClient(c.XDS, grpc.WithTransportCredentials(credentials.NewTLS(trusts)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // a test's
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return xdstest.New(xdstest.Config{ID: certificate, Cluster: "edge"}).Run(ctx, conn)
+	}
+	if err := run("web-1"); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "spiffe://test/web/1") {
+		t.Errorf("another's certificate: %v", err)
+	}
+	ended := make(chan error)
+	go func() { ended <- run("edge-1") }()
+	proxies := func() (p admin.Proxies) {
+		if err := c.client().Get(t.Context(), "/v1/proxies", nil, &p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	within(t, time.Second, "the right one is in", func() string {
+		if p := proxies(); p.Total == 1 && strings.Join(p.Items[0].Identity, " ") == "spiffe://test/edge/edge-1" {
+			return ""
+		}
+		return "not yet"
+	})
+	if p := proxies(); len(p.Refused) != 1 || p.Refused[0].Code != "PermissionDenied" || p.Refused[0].Proxy.Identity[0] != "spiffe://test/web/1" {
+		t.Errorf("refused: %+v", p.Refused)
+	}
+	out := c.apply(strings.Replace(group, "%s", `"spiffe://test/web/*"`, 1))
+	if len(out.Warnings) != 1 || !strings.Contains(out.Warnings[0].Message, "1 connected proxies have no certificate that their group takes") {
+		t.Errorf("warnings: %v", out.Warnings)
+	}
+	if err := <-ended; status.Code(err) != codes.PermissionDenied {
+		t.Errorf("the open stream: %v", err)
 	}
 }

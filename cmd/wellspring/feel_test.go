@@ -293,6 +293,21 @@ var feltElsewhere = map[string]string{
 	"Upstream spec.service.source": "TestRealPath",
 	"Upstream spec.service.name":   "TestRealPath",
 	"Upstream spec.service.tags":   "TestRealExamples/consul",
+
+	"Group spec.identities":                 "TestRealIdentity",
+	"Listener spec.tls.certificates[].cert": "TestRealCertificates",
+	"Listener spec.tls.certificates[].key":  "TestRealCertificates",
+	"Listener spec.tls.clientCA":            "TestRealCertificates",
+	"Listener spec.tls.requireClient":       "TestRealCertificates",
+	"Listener spec.tls.minVersion":          "TestRealCertificates",
+	"Listener spec.tls.alpn":                "TestRealCertificates",
+	"Upstream spec.tls.ca.file":             "TestRealCertificates",
+	"Upstream spec.tls.ca.proxyFile":        "TestRealCertificates",
+	"Upstream spec.tls.certificate.cert":    "TestRealCertificates",
+	"Upstream spec.tls.certificate.key":     "TestRealCertificates",
+	"Upstream spec.tls.sni":                 "TestRealCertificates",
+	"Upstream spec.tls.sans":                "TestRealCertificates",
+	"Upstream spec.tls.insecureSkipVerify":  "TestRealCertificates",
 }
 
 // docs/felt.txt says for each leaf which test feels it, and is what the tests say

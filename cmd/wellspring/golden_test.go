@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
@@ -49,6 +51,49 @@ func TestRealStories(t *testing.T) {
 	}
 }
 
+// secretsOf is a folder with every file that documents name.
+func secretsOf(t *testing.T, docs []*spec.Document) string {
+	t.Helper()
+	dir := t.TempDir()
+	a, err := certtest.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range docs {
+		b, ok := d.Body.(interface{ Secrets(string) []spec.Secret })
+		if !ok {
+			continue
+		}
+		for _, s := range b.Secrets(d.Name) {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, s.Cert)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if s.Key == "" {
+				text, err := os.ReadFile(a.CA())
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, s.Cert), text, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else if _, _, err := a.Issue(strings.TrimSuffix(s.Cert, ".pem"), time.Hour, "localhost"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
+}
+
+// proxyFile is a file of authorities that lies at the proxy.
+func proxyFile(t *testing.T) string {
+	t.Helper()
+	a, err := certtest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.CA()
+}
+
 func acceptStory(t *testing.T, program, version, text string) {
 	t.Helper()
 	addr := func() string {
@@ -74,6 +119,10 @@ func acceptStory(t *testing.T, program, version, text string) {
 	for _, d := range docs {
 		switch b := d.Body.(type) {
 		case *spec.Upstream:
+			if b.TLS != nil && b.TLS.CA.ProxyFile != "" {
+				// It lies at the proxy, which is this machine.
+				text = strings.ReplaceAll(text, b.TLS.CA.ProxyFile, proxyFile(t))
+			}
 			if b.Key(d.Name).Source == spec.SourceLocal {
 				to = append(to, "{upstream: "+d.Name+"}")
 			}
@@ -83,7 +132,7 @@ func acceptStory(t *testing.T, program, version, text string) {
 	}
 	text += fmt.Sprintf("---\nkind: Route\nname: zz-all\nspec: {hosts: ['*'], rules: [{to: [%s]}]}\n---\nkind: Listener\nname: zz-all\nspec: {address: '%s', routes: [zz-all], accessLog: {to: 'off'}}\n---\nkind: Group\nname: zz-all\nspec: {listeners: [%s]}\n",
 		strings.Join(to, ", "), all, strings.Join(append(listeners, "zz-all"), ", "))
-	control := serve(t)
+	control := serve(t, "--secrets-dir", secretsOf(t, docs))
 	control.apply(text)
 	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "e", Group: "zz-all", XDS: []string{control.XDS}}})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 func healthCommand(g *global) *cobra.Command {
@@ -122,7 +123,7 @@ func (g *global) showHealth(ctx context.Context, w io.Writer) (fine bool, err er
 	if g.output == "table" || g.output == "wide" {
 		g.showRest(w, o)
 	}
-	return o.State == health.Healthy, nil
+	return o.State == health.Healthy && len(o.Certificates) == 0, nil
 }
 
 // showRest says what stands beside the upstreams: proxies, sources, problems.
@@ -147,6 +148,19 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 		if s.State != "fresh" {
 			say("source %s: %s for %s: %s", s.Name, s.State, ago(s.Since), orDash(s.Error))
 		}
+	}
+	for _, c := range o.Certificates {
+		line := fmt.Sprintf("certificate %s (%s): %s", c.File, strings.Join(c.Users, ", "), c.State)
+		switch c.State {
+		case model.CertificateExpiring:
+			line += fmt.Sprintf(", %s left", time.Until(c.NotAfter).Round(time.Second))
+		case model.CertificateExpired:
+			line += fmt.Sprintf(" since %s", ago(c.NotAfter))
+		}
+		if c.Why != "" {
+			line += ": " + c.Why
+		}
+		say("%s", line)
 	}
 	for _, h := range o.Held {
 		say("held: %s: %s", h.Name, h.Why)

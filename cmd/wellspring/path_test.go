@@ -279,7 +279,9 @@ func (s *stack) noneLost(what string) {
 	}
 }
 
-func (s *stack) startLoad() { s.load = traffic.Start(s.t.Context(), "http://"+s.edge+"/", "", 200) }
+func (s *stack) startLoad() {
+	s.load = traffic.Start(s.t.Context(), traffic.Config{URL: "http://" + s.edge + "/", PerSecond: 200})
+}
 
 // TestRealPath walks the whole road with a real Consul and a real Envoy.
 func TestRealPath(t *testing.T) {

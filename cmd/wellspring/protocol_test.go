@@ -181,7 +181,7 @@ func (s *scene) parked(typ, name, document, words string) {
 // unharmed runs something under traffic and wants no request lost.
 func (s *scene) unharmed(what string, do func()) {
 	s.t.Helper()
-	load := traffic.Start(s.t.Context(), "http://"+s.edge+"/", "", 200)
+	load := traffic.Start(s.t.Context(), traffic.Config{URL: "http://" + s.edge + "/", PerSecond: 200})
 	time.Sleep(200 * time.Millisecond)
 	do()
 	time.Sleep(300 * time.Millisecond)

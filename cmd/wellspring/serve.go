@@ -90,7 +90,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	happened := events.New(time.Now)
 
 	// 3. who may come in
-	certificates := certificate.New(certificate.Config{Dir: c.Secrets.Dir, Logger: log, Emit: happened.Emit})
+	certificates := certificate.New(certificate.Config{Dir: absolute(c.Secrets.Dir), Logger: log, Emit: happened.Emit})
 	doors, err := newDoors(c, certificates, happened, log)
 	if err != nil {
 		return &exitError{exitData, err.Error()}
@@ -109,9 +109,13 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 
 	// 5. what is published, and how it is delivered
 	engine := delivery.NewEngine()
-	publisher := xds.New(xds.Config{Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D()})
+	publisher := xds.New(xds.Config{
+		Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D(),
+		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir),
+	})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.MustRegister(certificates)
 	streams := server.New(server.Config{
 		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
 		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
@@ -121,7 +125,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	// 6. what operators ask
 	adminServer := admin.HTTPServer(admin.New(admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
-		Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
+		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log,
 	}))

@@ -187,7 +187,7 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 	}); err != nil {
 		return err
 	}
-	s.load = traffic.Start(s.ctx, "http://"+s.edge+"/", "", 50)
+	s.load = traffic.Start(s.ctx, traffic.Config{URL: "http://" + s.edge + "/", PerSecond: 50})
 	return nil
 }
 

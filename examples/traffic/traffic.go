@@ -5,6 +5,7 @@ package traffic
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,23 +39,36 @@ type Load struct {
 	ledger []Request
 }
 
-// Start sends perSecond requests to a URL until Stop, each with its own deadline
-// of 10 s. Requests do not wait for each other.
-func Start(ctx context.Context, url, host string, perSecond int) *Load {
+// Config of a load.
+type Config struct {
+	URL string
+	// Host that is asked for; "" is the URL's.
+	Host string
+	// PerSecond is the rate.
+	PerSecond int
+	// TLS for https; nil trusts what the machine trusts.
+	TLS *tls.Config
+	// Fresh opens a connection for every request.
+	Fresh bool
+}
+
+// Start sends requests until Stop, each with its own deadline of 10 s. Requests do
+// not wait for each other.
+func Start(ctx context.Context, c Config) *Load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Load{cancel: cancel, client: &http.Client{
 		Timeout:   10 * time.Second,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 64, MaxConnsPerHost: 256},
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64, MaxConnsPerHost: 256, TLSClientConfig: c.TLS, DisableKeepAlives: c.Fresh},
 	}}
 	l.wg.Go(func() {
-		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+		tick := time.NewTicker(time.Second / time.Duration(c.PerSecond))
 		defer tick.Stop()
 		for n := 1; ; n++ {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				l.wg.Go(func() { l.record(l.send(n, url, host)) })
+				l.wg.Go(func() { l.record(l.send(n, c.URL, c.Host)) })
 			}
 		}
 	})

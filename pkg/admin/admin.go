@@ -6,6 +6,7 @@
 //	/v1/apply                many documents at once, or a dry run
 //	/v1/revisions[/…]        history, diff, restore
 //	/v1/health /v1/upstreams/{name}/health
+//	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
 //	/livez /readyz /metrics /version /openapi.json
 //
@@ -63,6 +64,11 @@ type Config struct {
 	Gate access.Gate
 	// AllowedHosts are names of this server besides localhost and its addresses.
 	AllowedHosts []string
+	// Validate finds in changed documents what only a running server can; nil finds
+	// nothing.
+	Validate func(before, after *spec.Spec) spec.Faults
+	// Certificates lists those in use; nil is none.
+	Certificates func() []model.Certificate
 	// Admins says which Envoys may be asked.
 	Admins  envoyadmin.Policy
 	Metrics http.Handler
@@ -86,6 +92,12 @@ const maxBody = spec.MaxText + 1<<10
 func New(cfg Config) http.Handler {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Validate == nil {
+		cfg.Validate = func(_, _ *spec.Spec) spec.Faults { return nil }
+	}
+	if cfg.Certificates == nil {
+		cfg.Certificates = func() []model.Certificate { return nil }
 	}
 	s := &server{cfg}
 	mux := http.NewServeMux()

@@ -119,6 +119,19 @@ func newWorld(t *testing.T, documents ...string) *world {
 	w.config = admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: w.fleet, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
+		Certificates: func() []model.Certificate {
+			return []model.Certificate{
+				{File: "edge.pem", Users: []string{"Listener/edge"}, Names: []string{"edge.test"}, Subject: "CN=edge", NotBefore: time.Now(), NotAfter: time.Now(), State: model.CertificateExpiring},
+				{File: "us.pem", Users: []string{"xds.tls"}, State: model.CertificateValid, Why: "torn"},
+				{File: "fine.pem", Users: []string{"xds.tls"}, State: model.CertificateValid},
+			}
+		},
+		Validate: func(_, after *spec.Spec) (faults spec.Faults) {
+			if d := after.Document(spec.KindUpstream, "invalid"); d != nil {
+				faults = append(faults, d.Fault("spec", "not on this machine"))
+			}
+			return faults
+		},
 	}
 	w.api = admin.New(w.config)
 	w.contract = newContract(t, w.api)
@@ -241,6 +254,9 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(200, `"message":"Envoy's words"`, "GET", "/v1/proxies", "")
 	w.wants(200, `"content":{"@type":"x"}`, "GET", "/v1/proxies/edge-1/xds", "")
 	w.wants(404, "not connected", "GET", "/v1/proxies/nobody/xds", "")
+	w.wants(200, `"state":"expiring"`, "GET", "/v1/certificates", "")
+	w.wants(200, `"why":"torn"`, "GET", "/v1/health", "")
+	w.wants(422, "not on this machine", "POST", "/v1/apply", "kind: Upstream\nname: invalid\nspec: {endpoints: []}\n")
 	w.wants(200, `"kind":"revision.applied"`, "GET", "/v1/events", "")
 	w.wants(422, "", "GET", "/v1/events?limit=x", "")
 	w.wants(422, "query.watchh", "GET", "/v1/events?watch=true&watchh=1", "")

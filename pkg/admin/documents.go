@@ -279,7 +279,9 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Result, Outcome, error) {
 	streams := s.Fleet.Streams(ctx)
 	a.Author = actor(ctx)
-	a.Check = func(_, after *spec.Spec) error { return twoGroups(after, streams) }
+	a.Check = func(before, after *spec.Spec) error {
+		return append(twoGroups(after, streams), s.Validate(before, after)...).Err()
+	}
 	do := func() (store.Result, error) { return s.Store.Apply(ctx, a) }
 	if dry {
 		do = func() (store.Result, error) { return s.Store.Plan(a) }
@@ -333,15 +335,14 @@ func summary(message string, changes []store.Change) string {
 
 // twoGroups refuses a change by which a connected proxy would match two groups:
 // it would be cut off.
-func twoGroups(after *spec.Spec, streams []model.Stream) error {
-	var faults spec.Faults
+func twoGroups(after *spec.Spec, streams []model.Stream) (faults spec.Faults) {
 	for _, st := range streams {
 		if groups := after.GroupsOf(st.Proxy); len(groups) > 1 {
 			d := after.Document(spec.KindGroup, groups[0])
 			faults = append(faults, d.Fault("spec.match", fmt.Sprintf("the connected proxy %q would match %s; make their match keys exclude each other", st.ID, strings.Join(groups, " and "))))
 		}
 	}
-	return faults.Err()
+	return faults
 }
 
 // lostProxies warns of connected proxies that would be in no group or another, or

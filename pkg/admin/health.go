@@ -27,6 +27,8 @@ type Overview struct {
 	Sources   []discovery.SourceStatus `json:"sources"`
 	Proxies   ProxyCounts              `json:"proxies"`
 	Problems  []model.Problem          `json:"problems"`
+	// Certificates are those that end soon, ended, or cannot be read.
+	Certificates []model.Certificate `json:"certificates"`
 	// Held are upstreams that are not served in their newest form.
 	Held []HeldUpstream `json:"held"`
 }
@@ -84,7 +86,12 @@ type ProxyView struct {
 type (
 	overviewOut       struct{ Body Overview }
 	upstreamHealthOut struct{ Body UpstreamHealth }
-	sourcesOut        struct {
+	certificatesOut   struct {
+		Body struct {
+			Items []model.Certificate `json:"items"`
+		}
+	}
+	sourcesOut struct {
 		Body struct {
 			Items []discovery.SourceStatus `json:"items"`
 		}
@@ -94,6 +101,12 @@ type (
 func (s *server) health(api huma.API) {
 	huma.Register(api, operation("health", http.MethodGet, "/v1/health", "The whole at a glance"), s.overview)
 	huma.Register(api, operation("upstream-health", http.MethodGet, "/v1/upstreams/{name}/health", "Every endpoint of an upstream", 404), s.upstreamHealth)
+	huma.Register(api, operation("list-certificates", http.MethodGet, "/v1/certificates", "Certificates in use, the one that ends first before the others"),
+		func(context.Context, *struct{}) (*certificatesOut, error) {
+			out := &certificatesOut{}
+			out.Body.Items = append([]model.Certificate{}, s.Certificates()...)
+			return out, nil
+		})
 	huma.Register(api, operation("list-sources", http.MethodGet, "/v1/sources", "Where services come from"),
 		func(context.Context, *struct{}) (*sourcesOut, error) {
 			out := &sourcesOut{}
@@ -105,7 +118,12 @@ func (s *server) health(api huma.API) {
 func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error) {
 	o := Overview{
 		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Publisher.Health(), Sources: s.Catalog.Sources(),
-		Problems: s.Publisher.Problems(), Held: []HeldUpstream{},
+		Problems: s.Publisher.Problems(), Held: []HeldUpstream{}, Certificates: []model.Certificate{},
+	}
+	for _, c := range s.Certificates() {
+		if c.State != model.CertificateValid || c.Why != "" {
+			o.Certificates = append(o.Certificates, c)
+		}
 	}
 	for _, u := range o.Upstreams {
 		if u.State.Worse(o.State) {

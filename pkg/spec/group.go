@@ -1,10 +1,6 @@
 package spec
 
-import (
-	"strings"
-
-	"github.com/wellspring-xds/wellspring/pkg/model"
-)
+import "github.com/wellspring-xds/wellspring/pkg/model"
 
 // Group is the proxies that get the same listeners, and the upstreams reachable
 // from them.
@@ -31,14 +27,7 @@ func (g *Group) check(c *checker) {
 		seen[l] = i
 	}
 	for i, name := range g.Identities {
-		at := index("spec.identities", i)
-		switch inner := strings.TrimSuffix(strings.TrimPrefix(name, "*"), "*"); {
-		case inner == "":
-			c.faultf(at, "%q lets any certificate in; leave identities out for that", name)
-		case strings.Contains(inner, "*") || strings.HasPrefix(name, "*") && strings.HasSuffix(name, "*"):
-			c.faultf(at, "%q has more than one * at the beginning or the end", name)
-		}
-		c.headerValue(at, name)
+		c.pattern(index("spec.identities", i), name)
 	}
 }
 

@@ -8,6 +8,7 @@ type Upstream struct {
 	Service         ServiceRef        `json:"service,omitempty" doc:"The service whose endpoints are used. Default: the local service of the upstream's own name."`
 	Endpoints       []Endpoint        `json:"endpoints,omitempty" doc:"Short for a Service document with the upstream's name. Not together with service."`
 	Protocol        string            `json:"protocol,omitempty" default:"http1" enum:"http1,http2,grpc" doc:"What the endpoints speak. grpc is HTTP/2 without a route timeout."`
+	TLS             *UpstreamTLS      `json:"tls,omitempty" doc:"TLS is spoken to the endpoints, by health checks too."`
 	LoadBalancing   LoadBalancing     `json:"loadBalancing,omitempty" doc:"How an endpoint is picked."`
 	ConnectTimeout  Duration          `json:"connectTimeout,omitempty" default:"1s" minimum:"1ms" doc:"Longest wait for a TCP connection."`
 	IdleTimeout     Duration          `json:"idleTimeout,omitempty" default:"1h" minimum:"1ms" doc:"An upstream connection without a request is closed after this long."`
@@ -117,6 +118,9 @@ func (u *Upstream) check(c *checker) {
 		if h.Port != u.HealthChecks[0].Port {
 			c.faultf(at+".port", "%d is not the port %d of the first check; an endpoint has one check port", h.Port, u.HealthChecks[0].Port)
 		}
+	}
+	if u.TLS != nil {
+		u.TLS.check(c, "spec.tls")
 	}
 	if u.Outlier != nil {
 		u.Outlier.check(c, "spec.outlierDetection")

@@ -27,10 +27,12 @@ type peer struct {
 	t      *testing.T
 	delta  bool
 	engine *Engine
-	memory *Memory
-	s      *Session
-	now    time.Time
-	table  *Table
+	// readable streams are not private.
+	readable bool
+	memory   *Memory
+	s        *Session
+	now      time.Time
+	table    *Table
 
 	holds  map[Type]map[string]string // name → version, as the client would hold them
 	names  map[Type]map[string]bool
@@ -52,7 +54,7 @@ func (p *peer) connect() {
 		p.s.Close(p.now)
 	}
 	p.memory = p.engine.Memory("g", "n", "1.40.0", p.now)
-	p.s = NewSession(Config{}, p.engine, p.memory, p.delta, 0, p.table, p.now, func(e model.Event) { p.events = append(p.events, e) })
+	p.s = NewSession(Config{}, p.engine, p.memory, Client{Delta: p.delta, Private: !p.readable}, p.table, p.now, func(e model.Event) { p.events = append(p.events, e) })
 	p.names, p.wild, p.nonce, p.seen = map[Type]map[string]bool{}, map[Type]bool{}, map[Type]string{}, map[Type]string{}
 }
 

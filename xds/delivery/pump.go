@@ -89,7 +89,7 @@ func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
 // set while something in it may be unknown: a set that leaves it out would
 // delete it.
 func (s *Session) silentAboutClusters(st *state) bool {
-	return !s.delta && st.typ == Clusters && !st.fresh && !st.base && st.accepted == 0 && len(s.table.Unknown) > 0
+	return !s.client.Delta && st.typ == Clusters && !st.fresh && !st.base && st.accepted == 0 && len(s.table.Unknown) > 0
 }
 
 // changes compares what the proxy should have with what it has.
@@ -104,7 +104,7 @@ func (s *Session) changes(st *state, now time.Time) change {
 		switch {
 		case keep:
 		case r == nil && (holds || st.ask[name] || st.tell[name]):
-			if s.delta || st.typ.fullState() && (holds || st.tell[name]) {
+			if s.client.Delta || st.typ.fullState() && (holds || st.tell[name]) {
 				c.remove[name] = true
 			}
 		case r != nil && (!holds || has.version != r.Version || st.ask[name]):
@@ -144,6 +144,14 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 		return nil, keep, later
 	case r == nil && st.typ == Assignments:
 		return nil, s.assignmentMayReturn(name), time.Time{}
+	case r == nil && st.typ == Secrets:
+		// Whoever has it uses it until it names another: what is taken from a warm
+		// listener would leave it without a certificate.
+		_, holds := st.has[name]
+		return nil, holds || s.table.Unknown[name], time.Time{}
+	case st.typ == Secrets && r.Private && !s.client.Private:
+		s.hold(st, r, now, "the stream is not encrypted and leaves this machine; a private key does not travel on it")
+		return nil, true, time.Time{}
 	case r == nil && st.typ == RouteTables:
 		// The connections of a listener that drains still route by it.
 		delete(st.waits, name)
@@ -271,7 +279,7 @@ func (s *Session) hold(st *state, r *Resource, now time.Time, why string) *wait 
 	}
 	if w.why != why {
 		w.why = why
-		s.emit(model.Event{Kind: model.EventDeliveryWaiting, Subject: model.Subject{Kind: RouteTables.Short(), Name: r.Name}, To: r.Version, Reason: why})
+		s.emit(model.Event{Kind: model.EventDeliveryWaiting, Subject: model.Subject{Kind: st.typ.Short(), Name: r.Name}, To: r.Version, Reason: why})
 	}
 	return w
 }
@@ -318,7 +326,7 @@ func (s *Session) servesRoutes() bool { return len(s.table.Resources[RouteTables
 
 // listenerGone starts the drain of what a removed listener reached.
 func (s *Session) listenerGone(name string, now time.Time) {
-	until := now.Add(s.drain)
+	until := now.Add(s.client.Drain)
 	table := s.types[RouteTables].has[name].res
 	if table == nil {
 		table = s.memory.last(RouteTables, name)
@@ -345,7 +353,7 @@ func (s *Session) retryAddresses() {
 // pairAddresses keeps a listener whose address another one takes until that one
 // is sent: Envoy would otherwise listen on nothing in between.
 func (s *Session) pairAddresses(st *state, c *change) {
-	if !s.delta {
+	if !s.client.Delta {
 		return // a full set removes and adds at once
 	}
 	for name := range c.remove {
@@ -424,7 +432,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	}
 	st.owed = false
 	out := &Response{Type: st.typ, Nonce: o.nonce}
-	if s.delta {
+	if s.client.Delta {
 		out.Resources, out.Removed = sorted(c.send), o.removed
 	} else {
 		o.set = st.fullSet()
@@ -437,7 +445,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	o.version = out.Version
 	st.open = append(st.open, o)
 	st.newest = o.nonce
-	if !s.delta {
+	if !s.client.Delta {
 		s.memory.setOpen(st.typ, st.open)
 	}
 	return out

@@ -15,7 +15,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 	guilty := Guilty(message, o.resources)
 	message = clip(message)
 	s.emit(model.Event{Kind: model.EventDeliveryRefused, Subject: model.Subject{Kind: st.typ.Short(), Name: strings.Join(guilty, " ")}, To: o.version, Reason: message})
-	if !s.delta && st.typ.fullState() && !st.fresh && !st.base && st.accepted == 0 {
+	if !s.client.Delta && st.typ.fullState() && !st.fresh && !st.base && st.accepted == 0 {
 		// What it holds is not known, so that any smaller set could take away what
 		// serves it. It keeps that until the content changes.
 		s.unknown(st, o)
@@ -32,7 +32,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 		}
 	}
 	s.unknown(st, o)
-	if !s.delta && st.typ.fullState() {
+	if !s.client.Delta && st.typ.fullState() {
 		st.owed, st.refused = true, o.version // the whole set again, without the guilty
 	}
 	if len(guilty) > 0 {

@@ -57,8 +57,7 @@ type Session struct {
 	engine *Engine
 	memory *Memory
 	emit   func(model.Event)
-	delta  bool
-	drain  time.Duration
+	client Client
 
 	table *Table
 	types map[Type]*state
@@ -99,7 +98,7 @@ type state struct {
 	groups  []map[string]bool // what is tried apart, after a refusal without names
 	refused string            // version of the set that was refused last: not sent again
 	stuck   bool              // nothing is sent until the content changes
-	waits   map[string]*wait  // route tables that wait for clusters
+	waits   map[string]*wait  // what is held back
 	retried map[content]bool  // parked content tried once more on this stream
 
 	base bool // what a state-of-the-world client came with is known
@@ -124,20 +123,30 @@ type wait struct {
 	over    bool
 }
 
-// NewSession starts the protocol of a stream. drain is how long a removed
-// listener of this proxy drains; zero is 600s.
-func NewSession(cfg Config, e *Engine, m *Memory, delta bool, drain time.Duration, t *Table, now time.Time, emit func(model.Event)) *Session {
+// Client is what is particular to the proxy at the other end of a stream.
+type Client struct {
+	// Delta is the incremental form of the protocol; otherwise state of the world.
+	Delta bool
+	// Drain is how long a removed listener drains. Default 600s.
+	Drain time.Duration
+	// Private tells that nobody on the way can read the stream: private keys may
+	// travel on it.
+	Private bool
+}
+
+// NewSession starts the protocol of a stream.
+func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now time.Time, emit func(model.Event)) *Session {
 	if cfg.PushWait == 0 {
 		cfg.PushWait = defaultPushWait
 	}
 	if cfg.WarmWait == 0 {
 		cfg.WarmWait = defaultWarmWait
 	}
-	if drain == 0 {
-		drain = defaultDrainTime
+	if client.Drain == 0 {
+		client.Drain = defaultDrainTime
 	}
 	s := &Session{
-		cfg: cfg, engine: e, memory: m, emit: emit, delta: delta, drain: drain, table: t, start: now,
+		cfg: cfg, engine: e, memory: m, emit: emit, client: client, table: t, start: now,
 		types: map[Type]*state{}, drainUntil: map[string]time.Time{},
 	}
 	for _, t := range Types {
@@ -190,10 +199,10 @@ func (s *Session) Request(r Request, now time.Time) {
 	}
 	first := !st.started
 	stale := s.settle(st, r, now)
-	if !s.delta && !first {
+	if !s.client.Delta && !first {
 		s.memory.setOpen(st.typ, st.open)
 	}
-	if s.delta {
+	if s.client.Delta {
 		s.subscribeDelta(st, r, first)
 	} else {
 		s.subscribeSotW(st, r, first, stale)
@@ -212,21 +221,21 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 		}
 		settled := st.open[:i+1]
 		st.open = st.open[i+1:]
-		if s.delta { // each nonce is answered, in order; one that is skipped is lost
+		if s.client.Delta { // each nonce is answered, in order; one that is skipped is lost
 			for _, lost := range settled[:i] {
 				s.unknown(st, lost)
 			}
 		}
 		st.lag = now.Sub(o.at)
 		if r.Refused != nil {
-			if !s.delta {
+			if !s.client.Delta {
 				for _, earlier := range settled[:i] {
 					s.unknown(st, earlier)
 				}
 			}
 			s.refused(st, o, *r.Refused, now)
 		} else {
-			if !s.delta { // the newest set settles those before it
+			if !s.client.Delta { // the newest set settles those before it
 				for _, earlier := range settled[:i] {
 					s.forgetRemoved(st, earlier)
 				}
@@ -272,7 +281,7 @@ func (s *Session) unknown(st *state, o *sent) {
 		delete(st.acked, name)
 		last := s.memory.last(st.typ, name)
 		switch {
-		case s.delta || !st.typ.fullState():
+		case s.client.Delta || !st.typ.fullState():
 			st.has[name] = held{unheard, last}
 		case last != nil && st.some[name]:
 			st.has[name] = held{last.Version, last}
@@ -285,7 +294,7 @@ func (s *Session) unknown(st *state, o *sent) {
 	}
 	for _, name := range o.removed {
 		st.tell[name] = true
-		if _, again := st.has[name]; again || !s.delta {
+		if _, again := st.has[name]; again || !s.client.Delta {
 			continue
 		}
 		st.has[name], st.some[name] = held{unheard, s.memory.last(st.typ, name)}, true
@@ -321,7 +330,7 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 			}
 			st.has[name], st.acked[name], st.some[name] = h, true, true
 			if st.typ == RouteTables && s.table.get(RouteTables, name) == nil {
-				s.drainAll = s.start.Add(s.drain) // its listener is gone and still drains
+				s.drainAll = s.start.Add(s.client.Drain) // its listener is gone and still drains
 			}
 		}
 		st.fresh = len(r.Initial) == 0
@@ -340,9 +349,7 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 			s.engine.subscribe(name, 1)
 		}
 		st.names[name] = true
-		// A cluster may have been warming when the last stream broke, so that its
-		// assignment is sent whatever version the proxy has.
-		if st.typ == Assignments || !presented {
+		if st.typ.everyTime() || !presented {
 			st.ask[name] = true
 		}
 	}
@@ -398,6 +405,7 @@ func (st *state) drop(name string) {
 	delete(st.some, name)
 	delete(st.ask, name)
 	delete(st.tell, name)
+	delete(st.waits, name)
 }
 
 // recognise takes a version that a state-of-the-world client presents: when it is
@@ -423,7 +431,7 @@ func (s *Session) recognise(st *state, version string) {
 		for name, r := range resources {
 			st.has[name], st.acked[name], st.some[name] = held{r.Version, r}, true, true
 			s.memory.accept(r)
-			if st.typ != Assignments {
+			if !st.typ.everyTime() {
 				delete(st.ask, name)
 			}
 		}

@@ -16,21 +16,24 @@ type Type string
 const (
 	Clusters    Type = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	Assignments Type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	Secrets     Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 	Listeners   Type = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	RouteTables Type = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
 // Types lists the served types in the order in which they are sent: make before
 // break.
-var Types = []Type{Clusters, Assignments, Listeners, RouteTables}
+var Types = []Type{Clusters, Assignments, Secrets, Listeners, RouteTables}
 
-// Short is the type in words: clusters, assignments, listeners, routes.
+// Short is the type in words: clusters, assignments, secrets, listeners, routes.
 func (t Type) Short() string {
 	switch t {
 	case Clusters:
 		return "clusters"
 	case Assignments:
 		return "assignments"
+	case Secrets:
+		return "secrets"
 	case Listeners:
 		return "listeners"
 	case RouteTables:
@@ -38,6 +41,11 @@ func (t Type) Short() string {
 	}
 	return string(t)
 }
+
+// everyTime tells the types of which every name that a new stream asks for is
+// answered, whatever version the proxy says it has: what named it may have been
+// warming when the last stream broke.
+func (t Type) everyTime() bool { return t == Assignments || t == Secrets }
 
 // fullState tells the types of which a state-of-the-world response names all:
 // leaving one out deletes it.
@@ -58,6 +66,8 @@ type Resource struct {
 	Assignment string
 	// Address is where a listener listens.
 	Address string
+	// Private tells that a secret holds a private key.
+	Private bool
 }
 
 // VersionOf hashes encoded content.
@@ -71,7 +81,8 @@ func VersionOf(body []byte) string {
 type Table struct {
 	Resources map[Type]map[string]*Resource
 	// Unknown are the names of upstreams that are declared and of which nothing is
-	// known yet: they are neither served nor told as removed.
+	// known yet, and of secrets whose files were never readable: they are neither
+	// served nor told as removed.
 	Unknown map[string]bool
 }
 

@@ -24,6 +24,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -246,7 +248,7 @@ func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) 
 	}
 	for _, typ := range delivery.Types {
 		for _, r := range held[typ] {
-			content, err := protojson.Marshal(r.Body)
+			content, err := shown(r)
 			if err != nil {
 				return out, fmt.Errorf("print %s %q: %w", typ.Short(), r.Name, err)
 			}
@@ -254,4 +256,19 @@ func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) 
 		}
 	}
 	return out, nil
+}
+
+// shown is a resource as Envoy's JSON. A private key is left out.
+func shown(r *delivery.Resource) ([]byte, error) {
+	if r.Type != delivery.Secrets {
+		return protojson.Marshal(r.Body)
+	}
+	secret := &tlsv3.Secret{}
+	if err := r.Body.UnmarshalTo(secret); err != nil {
+		return nil, err
+	}
+	if pair := secret.GetTlsCertificate(); pair != nil {
+		pair.PrivateKey = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "[redacted]"}}
+	}
+	return protojson.Marshal(secret)
 }

@@ -84,7 +84,7 @@ func (st *stream) run(ctx context.Context) error {
 		memory.Leave(time.Now())
 		return err
 	}
-	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, st.wire.delta(), st.drain(), table, time.Now(), st.emit)
+	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, delivery.Client{Delta: st.wire.delta(), Drain: st.drain(), Private: private(ctx)}, table, time.Now(), st.emit)
 	defer func() { st.session.Close(time.Now()) }()
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", st.class.Group, "version", st.proxy.Version)
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})

@@ -36,6 +36,7 @@ func Cluster(name string, u *spec.Upstream, band Band) *clusterv3.Cluster {
 			KeepaliveInterval: u32(uint32(u.Keepalive.Interval.D().Seconds())),
 		}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptionsName: packed(httpOptions(u))},
+		TransportSocket:               upstreamTLS(name, u),
 		Metadata:                      origin(key.Source, key.String()),
 	}
 	if u.Outlier != nil {

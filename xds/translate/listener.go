@@ -23,7 +23,7 @@ func Listener(name string, l *spec.Listener) *listenerv3.Listener {
 		Name:                          name,
 		Address:                       address(ap),
 		PerConnectionBufferLimitBytes: u32(l.BufferLimit),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+		FilterChains: []*listenerv3.FilterChain{{TransportSocket: downstreamTLS(name, l), Filters: []*listenerv3.Filter{{
 			Name:       "envoy.filters.network.http_connection_manager",
 			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(name, l))},
 		}}}},

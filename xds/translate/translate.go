@@ -77,7 +77,7 @@ const fetchTimeout = 15 * time.Second
 
 // AssignmentName is the upstream's name and 12 hex digits over what makes its
 // endpoints and its definition inseparable: the selection, the protocol, the
-// check port.
+// check port, TLS.
 func AssignmentName(name string, u *spec.Upstream) string {
 	inseparable := struct {
 		Key       any
@@ -86,7 +86,8 @@ func AssignmentName(name string, u *spec.Upstream) string {
 		Address   string
 		Protocol  string
 		CheckPort uint32
-	}{u.Key(name), u.Service.Tags, u.Service.Metadata, u.Service.AddressTag, u.Protocol, checkPort(u)}
+		TLS       any `json:",omitempty"`
+	}{u.Key(name), u.Service.Tags, u.Service.Metadata, u.Service.AddressTag, u.Protocol, checkPort(u), tlsIdentity(u)}
 	text, _ := json.Marshal(inseparable) // of strings and numbers: cannot fail
 	sum := sha256.Sum256(text)
 	return name + "@" + hex.EncodeToString(sum[:])[:12]

@@ -1,0 +1,197 @@
+package xds_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/discovery/local"
+	"github.com/wellspring-xds/wellspring/pkg/certificate"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/xds"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+)
+
+const secured = `
+kind: Upstream
+name: bank
+spec: {endpoints: [{address: "127.0.0.1:1"}], tls: {ca: {file: ca.pem}, certificate: {cert: us.pem, key: us-key.pem}, sni: bank.test}}
+---
+kind: Upstream
+name: other
+spec: {endpoints: [{address: "127.0.0.1:2"}], tls: {ca: {file: ca.pem}, sni: other.test}}
+---
+kind: Route
+name: all
+spec: {hosts: ["*"], rules: [{to: [{upstream: bank}]}]}
+---
+kind: Route
+name: others
+spec: {hosts: ["*"], rules: [{to: [{upstream: other}]}]}
+---
+kind: Listener
+name: edge
+spec: {address: "127.0.0.1:10000", routes: [all], tls: {certificates: [{cert: edge.pem, key: edge-key.pem}]}}
+---
+kind: Listener
+name: inner
+spec: {address: "127.0.0.1:10001", routes: [others]}
+---
+kind: Group
+name: edge
+spec: {listeners: [edge]}
+---
+kind: Group
+name: inner
+spec: {listeners: [inner]}
+`
+
+// vault is a publisher over files.
+type vault struct {
+	t         *testing.T
+	authority *certtest.Authority
+	keeper    *certificate.Store
+	store     *memoryStore
+	publisher *xds.Publisher
+	engine    *delivery.Engine
+}
+
+func newVault(t *testing.T) *vault {
+	t.Helper()
+	a, err := certtest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &vault{t: t, authority: a, keeper: certificate.New(certificate.Config{Dir: a.Dir}), store: newStore(t, secured), engine: delivery.NewEngine()}
+	for _, name := range []string{"us", "edge"} {
+		v.issue(name)
+	}
+	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{spec.SourceLocal: local.Source{Store: v.store}}})
+	v.publisher = xds.New(xds.Config{Store: v.store, Catalog: catalog, Engine: v.engine, Secrets: v.keeper, SecretsDir: a.Dir})
+	for _, group := range []string{"edge", "inner"} {
+		v.publisher.Join(delivery.Class{Group: group, Band: 40})
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = v.publisher.Run(t.Context()) }()
+	t.Cleanup(func() { <-done })
+	return v
+}
+
+func (v *vault) issue(name string) {
+	v.t.Helper()
+	if _, _, err := v.authority.Issue(name, time.Hour, name+".test"); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *vault) table(group string) *delivery.Table {
+	t, _ := v.engine.Table(delivery.Class{Group: group, Band: 40})
+	return t
+}
+
+// until waits for a table.
+func (v *vault) until(what string, ok func(*delivery.Table) bool) *delivery.Table {
+	v.t.Helper()
+	for range 1000 {
+		if t := v.table("edge"); ok(t) {
+			return t
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	v.t.Fatalf("%s: never", what)
+	return nil
+}
+
+// A class is served the secrets that its own listeners and clusters name, and no
+// others; a renewed file changes its secret and nothing else.
+func TestSecretsOfAClass(t *testing.T) {
+	v := newVault(t)
+	names := func(t *delivery.Table) string {
+		return strings.Join(slices.Sorted(maps.Keys(t.Resources[delivery.Secrets])), " ")
+	}
+	first := v.table("edge")
+	if got := names(first); got != "listener.edge.tls.certificates[0] upstream.bank.tls.ca upstream.bank.tls.certificate" {
+		t.Errorf("edge is served %s", got)
+	}
+	if got := names(v.table("inner")); got != "upstream.other.tls.ca" {
+		t.Errorf("inner is served %s", got)
+	}
+	pair := first.Resources[delivery.Secrets]["upstream.bank.tls.certificate"]
+	secret := &tlsv3.Secret{}
+	if err := pair.Body.UnmarshalTo(secret); err != nil || !pair.Private || first.Resources[delivery.Secrets]["upstream.bank.tls.ca"].Private {
+		t.Errorf("private: %v, %v", pair.Private, err)
+	}
+	key, _ := os.ReadFile(v.authority.File("us-key.pem"))
+	if got := secret.GetTlsCertificate().GetPrivateKey().GetInlineBytes(); string(got) != string(key) {
+		t.Error("the key is another")
+	}
+
+	v.issue("us")
+	v.keeper.Reload()
+	second := v.until("renewed", func(t *delivery.Table) bool {
+		return t.Resources[delivery.Secrets]["upstream.bank.tls.certificate"].Version != pair.Version
+	})
+	for _, typ := range delivery.Types {
+		for name, r := range first.Resources[typ] {
+			if name != pair.Name && second.Resources[typ][name].Version != r.Version {
+				t.Errorf("%s %s changed with the certificate", typ.Short(), name)
+			}
+		}
+	}
+
+	// A file that is gone leaves the last good form; the fault is shown.
+	if err := os.Remove(v.authority.File("edge.pem")); err != nil {
+		t.Fatal(err)
+	}
+	v.keeper.Reload()
+	v.store.apply(t, "kind: Upstream\nname: bank\nspec: {endpoints: [{address: '127.0.0.1:3'}], tls: {ca: {file: ca.pem}, certificate: {cert: us.pem, key: us-key.pem}, sni: bank.test}}\n")
+	third := v.until("applied", func(t *delivery.Table) bool { return t != second })
+	if third.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil || len(third.Unknown) > 0 {
+		t.Errorf("%s, unknown %v", names(third), third.Unknown)
+	}
+	// One that was never there is not known: neither served nor told as removed.
+	v.store.apply(t, "kind: Listener\nname: edge\nspec: {address: '127.0.0.1:10000', routes: [all], tls: {certificates: [{cert: edge.pem, key: edge-key.pem}, {cert: late.pem, key: late-key.pem}]}}\n")
+	late := v.until("late", func(t *delivery.Table) bool { return t.Unknown["listener.edge.tls.certificates[1]"] })
+	if late.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil {
+		t.Error("the good one is gone")
+	}
+	if p := v.publisher.Problems(); len(p) != 1 || p[0].Document != "Listener/edge" || p[0].Field != "spec.tls.certificates[1]" || !strings.Contains(p[0].Message, "late.pem") {
+		t.Errorf("problems: %v", p)
+	}
+	v.issue("late")
+	v.keeper.Reload()
+	v.until("there at last", func(t *delivery.Table) bool { return len(t.Unknown) == 0 })
+}
+
+// A change that names files which are not there, or not right, is refused by the
+// place that names them; one that does not touch them is not held up.
+func TestValidateFiles(t *testing.T) {
+	v := newVault(t)
+	before := v.store.Spec()
+	if err := os.Remove(v.authority.File("edge.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(v.authority.Dir, "bad.pem"), []byte("no"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v.store.apply(t, `kind: Upstream
+name: bank
+spec: {endpoints: [], tls: {ca: {file: bad.pem}, certificate: {cert: us.pem, key: edge-key.pem}, sni: bank.test}}
+`)
+	faults := v.publisher.Validate(before, v.store.Spec())
+	if len(faults) != 2 || faults[0].Field != "spec.tls.ca.file" || faults[1].Field != "spec.tls.certificate" || faults[0].Line != 3 {
+		t.Errorf("faults: %v", faults)
+	}
+	v.store.apply(t, "kind: Upstream\nname: bank\nspec: {endpoints: [], tls: {ca: {file: ca.pem}, sni: bank.test}}\n")
+	if faults := v.publisher.Validate(before, v.store.Spec()); len(faults) > 0 {
+		t.Errorf("held up by a listener that it does not touch: %v", faults)
+	}
+}
