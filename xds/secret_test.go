@@ -157,13 +157,14 @@ func TestSecretsOfAClass(t *testing.T) {
 	if third.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil || len(third.Unknown) > 0 {
 		t.Errorf("%s, unknown %v", names(third), third.Unknown)
 	}
-	// One that was never there is not known: neither served nor told as removed.
-	v.store.apply(t, "kind: Listener\nname: edge\nspec: {address: '127.0.0.1:10000', routes: [all], tls: {certificates: [{cert: edge.pem, key: edge-key.pem}, {cert: late.pem, key: late-key.pem}]}}\n")
+	// One that was never there is not known, neither served nor told as removed;
+	// where another was served under its name, that stays.
+	v.store.apply(t, "kind: Listener\nname: edge\nspec: {address: '127.0.0.1:10000', routes: [all], tls: {certificates: [{cert: none.pem, key: none-key.pem}, {cert: late.pem, key: late-key.pem}]}}\n")
 	late := v.until("late", func(t *delivery.Table) bool { return t.Unknown["listener.edge.tls.certificates[1]"] })
 	if late.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil {
 		t.Error("the good one is gone")
 	}
-	if p := v.publisher.Problems(); len(p) != 1 || p[0].Document != "Listener/edge" || p[0].Field != "spec.tls.certificates[1]" || !strings.Contains(p[0].Message, "late.pem") {
+	if p := v.publisher.Problems(); len(p) != 2 || p[1].Document != "Listener/edge" || p[1].Field != "spec.tls.certificates[1]" || !strings.Contains(p[1].Message, "late.pem") {
 		t.Errorf("problems: %v", p)
 	}
 	v.issue("late")
