@@ -27,7 +27,7 @@ func BenchmarkTranslate1000(b *testing.B) {
 		for _, name := range sp.Upstreams("edge") {
 			u, _ := sp.Upstream(name)
 			m, _ := translate.Assignment(name, u, services[name])
-			out = append(out, translate.Cluster(name, u, translate.MaxBand), m)
+			out = append(out, translate.Cluster(name, u, nil, translate.MaxBand), m)
 		}
 		return append(out, translate.Listener("edge", l), translate.RouteTable("edge", l, sp))
 	}

@@ -67,8 +67,9 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 		if !ok {
 			continue
 		}
-		add(delivery.Clusters, name, translate.Cluster(name, u, translate.MaxBand))
-		if svc := local[u.Key(name)]; svc != nil {
+		svc := local[u.Key(name)]
+		add(delivery.Clusters, name, translate.Cluster(name, u, svc, translate.MaxBand))
+		if svc != nil && !u.Hostnames() {
 			m, _ := translate.Assignment(name, u, svc)
 			add(delivery.Assignments, m.ClusterName, m)
 		}
@@ -80,6 +81,9 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 	for _, name := range g.Listeners {
 		if l, ok := s.Listener(name); ok {
 			add(delivery.Listeners, name, translate.Listener(name, l))
+			if len(l.Routes) == 0 {
+				continue
+			}
 			add(delivery.RouteTables, name, translate.RouteTable(name, l, s))
 		}
 	}

@@ -129,6 +129,8 @@ type clusterKey struct {
 	name string
 	body *spec.Upstream
 	band translate.Band
+	// svc is whose endpoints are part of the cluster; nil where they come apart.
+	svc *model.Service
 }
 
 type lastKey struct {
@@ -400,7 +402,9 @@ func (p *Publisher) decide() {
 		switch {
 		case p.service(key) != nil:
 			next[d.Name] = &published{definition: def, key: key}
-			p.definitions[translate.AssignmentName(d.Name, def.body)] = def
+			if !def.body.Hostnames() {
+				p.definitions[translate.AssignmentName(d.Name, def.body)] = def
+			}
 		case before != nil:
 			next[d.Name] = &published{definition: before.definition, key: before.key, frozen: true}
 		default:

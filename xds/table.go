@@ -40,6 +40,9 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 	next := make(map[string]*delivery.Resource, len(p.assignments))
 	problems := make(map[string][]model.Problem, len(p.unusable))
 	add := func(d definition, newest bool) {
+		if d.body.Hostnames() { // its endpoints are part of the cluster
+			return
+		}
 		key, assignment := d.body.Key(d.name), translate.AssignmentName(d.name, d.body)
 		was := p.assignments[assignment]
 		if was != nil && touched != nil && !touched[key] {
@@ -93,13 +96,15 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			t.Unknown[name] = true
 			continue
 		}
-		cluster := p.cluster(name, pub.body, band)
-		if cluster == nil || p.assignments[cluster.Assignment] == nil {
+		cluster := p.cluster(name, pub, band)
+		if cluster == nil || cluster.Assignment != "" && p.assignments[cluster.Assignment] == nil {
 			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
 			continue
 		}
 		t.Resources[delivery.Clusters][name] = cluster
-		t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
+		if cluster.Assignment != "" {
+			t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
+		}
 		p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))
 	}
 	for name := range p.older { // a session serves them only to who holds the cluster
@@ -117,6 +122,9 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			t.Resources[delivery.Listeners][name] = r
 			p.addSecrets(t, "Listener/"+name, l.Secrets(name))
 		}
+		if len(l.Routes) == 0 {
+			continue
+		}
 		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {
 			t.Resources[delivery.RouteTables][name] = r
 		}
@@ -132,7 +140,9 @@ func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band
 	if !ok {
 		doc := "Listener/" + name
 		if typ == delivery.Listeners {
-			made.resource, made.problems = p.resource(typ, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) { r.Address = l.Address })
+			made.resource, made.problems = p.resource(typ, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) {
+				r.Address, r.Clusters = l.Address, translate.ListenerClusters(l)
+			})
 		} else {
 			routes := translate.RouteTable(name, l, p.spec)
 			made.resource, made.problems = p.resource(typ, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
@@ -142,8 +152,18 @@ func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band
 	return p.note(made.resource, made.problems)
 }
 
-func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) *delivery.Resource {
-	key := clusterKey{name, u, band}
+func (p *Publisher) cluster(name string, pub *published, band translate.Band) *delivery.Resource {
+	u := pub.body
+	key := clusterKey{name: name, body: u, band: band}
+	var unusable []model.Problem
+	if u.Hostnames() {
+		key.svc = p.service(pub.key)
+		_, unusable = u.Select(name, key.svc)
+		if key.svc != nil {
+			unusable = slices.Concat(unusable, key.svc.Problems)
+		}
+	}
+	p.note(nil, unusable)
 	if r := p.clusters[key]; r != nil {
 		return r
 	}
@@ -152,8 +172,11 @@ func (p *Publisher) cluster(name string, u *spec.Upstream, band translate.Band) 
 			delete(p.clusters, old)
 		}
 	}
-	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, band),
-		func(r *delivery.Resource) { r.Assignment = translate.AssignmentName(name, u) })
+	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, key.svc, band), func(r *delivery.Resource) {
+		if !u.Hostnames() {
+			r.Assignment = translate.AssignmentName(name, u)
+		}
+	})
 	if problem == nil { // a last good form is looked for again each time, with its problem
 		p.clusters[key] = r
 	}

@@ -45,6 +45,7 @@ type felt struct {
 	file    string
 	dead    string
 	a, b, c *echo
+	names   *nameServer
 }
 
 // echo is a backend whose answers a test chooses.
@@ -148,11 +149,12 @@ func (f *felt) complete(documents string) string {
 		"Listener": "kind: Listener\nname: feel\nspec: {address: '{listen}', routes: [web], accessLog: {to: 'off'}}\n",
 		"Group":    "kind: Group\nname: feel\nspec: {listeners: [feel]}\n",
 	} {
-		if !strings.Contains(documents, "kind: "+kind+"\n") {
+		// What speaks TCP is named raw; the default Route leads to web.
+		if !strings.Contains(documents, "kind: "+kind+"\n") || kind == "Upstream" && !strings.Contains(documents, "kind: Upstream\nname: web\n") {
 			documents += "\n---\n" + text
 		}
 	}
-	return strings.NewReplacer("{a}", f.a.addr, "{b}", f.b.addr, "{c}", f.c.addr, "{d}", f.dead, "{listen}", f.listen, "{file}", f.file, "{port-of-b}", portOf(f.b.addr)).Replace(documents)
+	return strings.NewReplacer("{a}", f.a.addr, "{b}", f.b.addr, "{c}", f.c.addr, "{d}", f.dead, "{listen}", f.listen, "{file}", f.file, "{port-of-a}", portOf(f.a.addr), "{port-of-b}", portOf(f.b.addr), "{listen-port}", portOf(f.listen)).Replace(documents)
 }
 
 // get sends one request on a connection of its own; header holds "Name: value".
@@ -172,7 +174,7 @@ func (f *felt) send(method, path string, in io.Reader, header ...string) (status
 		}
 		req.Header.Set(name, value)
 	}
-	c := http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := c.Do(req)
 	if err != nil {
 		return 0, err.Error(), nil
@@ -226,8 +228,9 @@ func (f *felt) stat(t *testing.T, name string) string {
 func TestRealFeel(t *testing.T) {
 	_, err := envoytest.Find("")
 	proc.Need(t, err)
-	f := &felt{control: serve(t), a: newEcho(t, "a"), b: newEcho(t, "b"), c: newEcho(t, "c")}
-	config := envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "e", Group: "feel", Zone: "zone-1", XDS: []string{f.control.XDS}, DrainTime: time.Second}}
+	f := &felt{control: serve(t), a: newEcho(t, "a"), b: newEcho(t, "b"), c: newEcho(t, "c"), names: newNameServer(t)}
+	f.names.set("web.wellspring.test.", [4]byte{127, 0, 0, 1})
+	config := envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "e", Group: "feel", Zone: "zone-1", XDS: []string{f.control.XDS}, DrainTime: time.Second}, Change: f.names.resolve}
 	if f.dead, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
@@ -294,6 +297,7 @@ var feltElsewhere = map[string]string{
 	"Upstream spec.service.name":   "TestRealPath",
 	"Upstream spec.service.tags":   "TestRealExamples/consul",
 
+	"Upstream spec.service.addresses":       "TestRealHostnames",
 	"Group spec.identities":                 "TestRealIdentity",
 	"Listener spec.tls.certificates[].cert": "TestRealCertificates",
 	"Listener spec.tls.certificates[].key":  "TestRealCertificates",

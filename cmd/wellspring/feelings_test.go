@@ -17,7 +17,7 @@ import (
 
 // feelings are the cases of TestRealFeel.
 func feelings() []feeling {
-	return slices.Concat(listenerFeelings(), routeFeelings(), endpointFeelings(), balancingFeelings(), connectionFeelings(), checkFeelings(), outlierFeelings())
+	return slices.Concat(listenerFeelings(), routeFeelings(), endpointFeelings(), balancingFeelings(), connectionFeelings(), checkFeelings(), outlierFeelings(), actionFeelings(), connectionsFeelings())
 }
 
 func listenerFeelings() []feeling {

@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	listenAddress = regexp.MustCompile(`address: "(127\.0\.0\.1|0\.0\.0\.0):[0-9]+", routes|address: "127\.0\.0\.1:[0-9]+"\n  routes`)
+	listenAddress = regexp.MustCompile(`address: "(127\.0\.0\.1|0\.0\.0\.0|\[::\]):[0-9]+", routes|address: "127\.0\.0\.1:[0-9]+"\n  (routes|tcp)`)
 	portOnly      = regexp.MustCompile(`:[0-9]+"`)
 	elsewhere     = regexp.MustCompile(`\b10\.[0-9]+\.([0-9]+\.[0-9]+:)`)
 )
@@ -123,7 +123,7 @@ func acceptStory(t *testing.T, program, version, text string) {
 				// It lies at the proxy, which is this machine.
 				text = strings.ReplaceAll(text, b.TLS.CA.ProxyFile, proxyFile(t))
 			}
-			if b.Key(d.Name).Source == spec.SourceLocal {
+			if b.Key(d.Name).Source == spec.SourceLocal && b.Protocol != "tcp" {
 				to = append(to, "{upstream: "+d.Name+"}")
 			}
 		case *spec.Listener:

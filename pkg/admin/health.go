@@ -199,6 +199,9 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 		}
 		for _, h := range v.hosts {
 			i, known := at[h.Address]
+			if !known && u.Hostnames() { // it resolved a name, to one address or several
+				i, known = at[h.Name]
+			}
 			if !known {
 				view.Extra = append(view.Extra, h.Address)
 				continue

@@ -90,6 +90,8 @@ func newClient(network, address string) *Client {
 // Host is one endpoint as an Envoy holds it.
 type Host struct {
 	Address string `json:"address"`
+	// Name is NAME:PORT of a host that this proxy resolved, "" of others.
+	Name string `json:"name,omitempty"`
 	// Usable is what the balancer goes by: no flag says otherwise.
 	Usable bool `json:"usable"`
 	// Flags say why a host is out: failed_active_health_check, failed_outlier_check,
@@ -133,11 +135,15 @@ type hostStatus struct {
 			Port    int    `json:"port_value"`
 		} `json:"socket_address"`
 	} `json:"address"`
-	Health map[string]any `json:"health_status"`
+	Hostname string         `json:"hostname"`
+	Health   map[string]any `json:"health_status"`
 }
 
 func (h hostStatus) host() Host {
 	out := Host{Address: net.JoinHostPort(h.Address.Socket.Address, fmt.Sprint(h.Address.Socket.Port)), Usable: true}
+	if h.Hostname != "" {
+		out.Name = net.JoinHostPort(h.Hostname, fmt.Sprint(h.Address.Socket.Port))
+	}
 	for k, v := range h.Health {
 		switch x := v.(type) {
 		case bool:

@@ -1,19 +1,39 @@
 package spec
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Listener is where requests come in.
 type Listener struct {
-	Address           string       `json:"address" required:"true" doc:"IP and port that each proxy listens on: 0.0.0.0:8080."`
-	Routes            []string     `json:"routes" required:"true" doc:"Names of Route documents. A host belongs to one of them."`
+	Address           string       `json:"address" required:"true" doc:"IP and port that each proxy listens on: 0.0.0.0:8080. [::]:8080 takes IPv4 too."`
+	Routes            []string     `json:"routes,omitempty" doc:"Names of Route documents. A host belongs to one of them. Exactly one of routes and tcp."`
 	TLS               *ListenerTLS `json:"tls,omitempty" doc:"Clients speak TLS. Certificates travel by SDS: a renewed one is used without touching the listener."`
+	TCP               *TCP         `json:"tcp,omitempty" doc:"Connections are passed on as they are, after TLS where that is written."`
+	HTTP2             HTTP2        `json:"http2,omitempty" doc:"HTTP/2 with clients."`
 	AccessLog         AccessLog    `json:"accessLog,omitempty" doc:"One JSON line for each request, with response flags and details."`
-	IdleTimeout       Duration     `json:"idleTimeout,omitempty" default:"1h" doc:"A client's connection without a request is closed after this; 0s is never."`
+	IdleTimeout       Duration     `json:"idleTimeout,omitempty" default:"1h" doc:"A client's connection without a request, or of tcp without a byte, is closed after this; 0s is never."`
 	StreamIdleTimeout Duration     `json:"streamIdleTimeout,omitempty" default:"5m" doc:"A request without a byte either way ends after this; 0s is never. A rule's idleTimeout goes before it."`
 	HeadersTimeout    Duration     `json:"requestHeadersTimeout,omitempty" default:"10s" doc:"Longest time to receive a request's headers; 0s is without limit."`
 	MaxHeadersKB      uint32       `json:"maxRequestHeadersKB,omitempty" default:"60" minimum:"1" maximum:"8192" doc:"Most of a request's headers, in KiB."`
 	BufferLimit       uint32       `json:"connectionBufferBytes,omitempty" default:"1048576" minimum:"1024" doc:"Bytes that may be buffered for each connection."`
 	TrustedHops       uint32       `json:"trustedHops,omitempty" maximum:"16" doc:"Proxies in front whose x-forwarded-for is believed."`
+}
+
+// TCP passes connections on.
+type TCP struct {
+	To              []Destination `json:"to" required:"true" doc:"The upstreams, with weights."`
+	ConnectAttempts uint32        `json:"connectAttempts,omitempty" default:"2" minimum:"1" maximum:"10" doc:"Endpoints that are tried before the client's connection is closed."`
+	HashSourceIP    bool          `json:"hashSourceIP,omitempty" doc:"The client's address is what ringHash and maglev upstreams hash."`
+}
+
+// HTTP2 are the options of one side. What is not written is Envoy's own default.
+type HTTP2 struct {
+	MaxStreams       uint32   `json:"maxConcurrentStreams,omitempty" maximum:"2147483647" doc:"Most streams of one connection. Default: Envoy's own."`
+	StreamWindow     uint32   `json:"streamWindowBytes,omitempty" maximum:"2147483647" doc:"Bytes that may be on their way in one stream; at least 65535. Default: Envoy's own."`
+	ConnectionWindow uint32   `json:"connectionWindowBytes,omitempty" maximum:"2147483647" doc:"Bytes that may be on their way in one connection; at least 65535. Default: Envoy's own."`
+	PingInterval     Duration `json:"pingInterval,omitempty" doc:"A ping after so long; a connection that does not answer within 5s is closed. 0s sends none."`
 }
 
 // AccessLog says where the log goes.
@@ -23,9 +43,19 @@ type AccessLog struct {
 
 func (l *Listener) check(c *checker) {
 	c.ipPort("spec.address", l.Address)
-	if len(l.Routes) == 0 {
-		c.faultf("spec.routes", "is empty; name a Route document")
+	c.oneWritten("spec.routes", false, "routes and tcp", len(l.Routes) > 0, l.TCP != nil)
+	if l.TCP != nil {
+		if len(l.TCP.To) == 0 {
+			c.faultf("spec.tcp.to", "is empty; name an upstream")
+		}
+		checkDestinations(c, "spec.tcp.to", l.TCP.To)
+		for _, field := range []string{"http2", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "trustedHops"} {
+			if c.doc.written("spec." + field) {
+				c.faultf("spec."+field, "means nothing for tcp, which has no requests; leave it out")
+			}
+		}
 	}
+	l.HTTP2.check(c, "spec.http2")
 	seen := map[string]int{}
 	for i, r := range l.Routes {
 		if j, ok := seen[r]; ok {
@@ -45,6 +75,25 @@ func (l *Listener) check(c *checker) {
 	}
 }
 
+func (h HTTP2) check(c *checker, path string) {
+	for field, n := range map[string]uint32{"streamWindowBytes": h.StreamWindow, "connectionWindowBytes": h.ConnectionWindow} {
+		if n != 0 && n < 65_535 {
+			c.faultf(path+"."+field, "%d is below 65535, the least that HTTP/2 begins with", n)
+		}
+	}
+	if h.PingInterval != 0 && h.PingInterval.D() < time.Second {
+		c.faultf(path+".pingInterval", "%s is shorter than 1s; servers close connections that ping so often", h.PingInterval)
+	}
+}
+
+// Destinations lists the upstreams that a listener itself leads to.
+func (l *Listener) Destinations() []Destination {
+	if l.TCP == nil {
+		return nil
+	}
+	return l.TCP.To
+}
+
 // overlaps tells whether two listeners cannot be bound at once: the same port on
 // the same address, or on an unspecified one.
 func overlaps(a, b string) bool {
@@ -53,6 +102,7 @@ func overlaps(a, b string) bool {
 	if err1 != nil || err2 != nil || x.Port() != y.Port() {
 		return false
 	}
-	return x.Addr() == y.Addr() || x.Addr().IsUnspecified() && x.Addr().Is4() == y.Addr().Is4() ||
-		y.Addr().IsUnspecified() && x.Addr().Is4() == y.Addr().Is4()
+	// [::] takes IPv4 too.
+	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
+	return x.Addr() == y.Addr() || covers(x.Addr(), y.Addr()) || covers(y.Addr(), x.Addr())
 }

@@ -11,11 +11,17 @@ type Route struct {
 	Rules []Rule   `json:"rules" required:"true" doc:"Tried as written; the first match decides."`
 }
 
-// Rule is one match and where it leads.
+// Rule is one match and what becomes of it: exactly one of to, redirect and respond.
 type Rule struct {
 	Match       Match         `json:"match,omitempty" doc:"Which requests. Default: all."`
-	To          []Destination `json:"to" required:"true" doc:"The upstreams, with weights."`
-	Timeout     *Duration     `json:"timeout,omitempty" doc:"Whole request, retries included; 0s is none. Default: 15s, none where an upstream speaks grpc."`
+	To          []Destination `json:"to,omitempty" doc:"The upstreams, with weights."`
+	Redirect    *Redirect     `json:"redirect,omitempty" doc:"The client is sent elsewhere."`
+	Respond     *Respond      `json:"respond,omitempty" doc:"The proxy answers by itself."`
+	Rewrite     *Rewrite      `json:"rewrite,omitempty" doc:"What the upstream sees in place of the path and the host."`
+	Request     HeaderEdits   `json:"requestHeaders,omitempty" doc:"Edits of the request's headers on the way to the upstream."`
+	Response    HeaderEdits   `json:"responseHeaders,omitempty" doc:"Edits of the response's headers on the way to the client."`
+	Upgrades    []string      `json:"upgrades,omitempty" doc:"Protocols to which a request may upgrade its connection: websocket, or another value of the Upgrade header; not CONNECT."`
+	Timeout     *Duration     `json:"timeout,omitempty" doc:"Whole request, retries included; 0s is none. Default: 15s, none where an upstream speaks grpc or the rule has upgrades."`
 	IdleTimeout *Duration     `json:"idleTimeout,omitempty" doc:"A request without a byte either way ends after this; 0s is never. Default: the listener's streamIdleTimeout."`
 	Retry       Retry         `json:"retry,omitempty" doc:"What is tried again. attempts: 1 turns it off."`
 	HashOn      []HashOn      `json:"hashOn,omitempty" doc:"What ringHash and maglev upstreams hash; the first that is there decides."`
@@ -118,23 +124,27 @@ func (r *Route) check(c *checker) {
 
 func (r *Rule) check(c *checker, path string) {
 	r.Match.check(c, path+".match")
-	var sum uint64
-	seen := make(map[string]int, len(r.To))
-	for i, d := range r.To {
-		sum += uint64(d.Weight)
-		if j, ok := seen[d.Upstream]; ok {
-			c.faultf(index(path+".to", i)+".upstream", "%q stands at to[%d] already", d.Upstream, j)
-			continue
-		}
-		seen[d.Upstream] = i
-	}
+	c.oneWritten(path, false, "to, redirect and respond", len(r.To) > 0, r.Redirect != nil, r.Respond != nil)
 	if len(r.To) == 0 {
-		c.faultf(path+".to", "is empty; name an upstream")
-	} else if sum == 0 {
-		c.faultf(path+".to", "the weights sum to 0; give one of them a share")
-	} else if sum > 1<<32-1 {
-		c.faultf(path+".to", "the weights sum to %d; Envoy takes at most %d", sum, uint32(1<<32-1))
+		for _, field := range []string{"rewrite", "requestHeaders", "upgrades", "timeout", "idleTimeout", "retry", "hashOn"} {
+			if c.doc.written(path + "." + field) {
+				c.faultf(path+"."+field, "means nothing without to: no upstream sees the request; leave it out")
+			}
+		}
 	}
+	if r.Redirect != nil {
+		r.Redirect.check(c, path+".redirect", r.Match.Path)
+	}
+	if r.Respond != nil {
+		r.Respond.check(c, path+".respond")
+	}
+	if r.Rewrite != nil {
+		r.Rewrite.check(c, path+".rewrite", r.Match.Path)
+	}
+	r.Request.check(c, path+".requestHeaders")
+	r.Response.check(c, path+".responseHeaders")
+	checkUpgrades(c, path+".upgrades", r.Upgrades)
+	checkDestinations(c, path+".to", r.To)
 	for _, d := range []struct {
 		field string
 		v     *Duration
@@ -149,14 +159,31 @@ func (r *Rule) check(c *checker, path string) {
 	}
 }
 
+// checkDestinations holds a list of upstreams with weights against what Envoy takes.
+func checkDestinations(c *checker, path string, to []Destination) {
+	var sum uint64
+	seen := make(map[string]int, len(to))
+	for i, d := range to {
+		sum += uint64(d.Weight)
+		if j, ok := seen[d.Upstream]; ok {
+			c.faultf(index(path, i)+".upstream", "%q stands at to[%d] already", d.Upstream, j)
+			continue
+		}
+		seen[d.Upstream] = i
+	}
+	if len(to) > 0 && sum == 0 {
+		c.faultf(path, "the weights sum to 0; give one of them a share")
+	} else if sum > 1<<32-1 {
+		c.faultf(path, "the weights sum to %d; Envoy takes at most %d", sum, uint32(1<<32-1))
+	}
+}
+
 func (m *Match) check(c *checker, path string) {
 	p := m.Path
-	n := 0
 	for field, v := range map[string]string{"prefix": p.Prefix, "exact": p.Exact} {
 		if v == "" {
 			continue
 		}
-		n++
 		if !strings.HasPrefix(v, "/") {
 			c.faultf(path+".path."+field, "%q does not begin with /", v)
 		}
@@ -166,12 +193,9 @@ func (m *Match) check(c *checker, path string) {
 		c.headerValue(path+".path."+field, v)
 	}
 	if p.Regex != "" {
-		n++
 		c.regex(path+".path.regex", p.Regex)
 	}
-	if n > 1 {
-		c.faultf(path+".path", "%d of prefix, exact and regex are written; write one", n)
-	}
+	c.oneWritten(path+".path", true, "prefix, exact and regex", p.Prefix != "", p.Exact != "", p.Regex != "")
 	for i := range m.Headers {
 		m.Headers[i].check(c, index(path+".headers", i))
 	}
@@ -182,15 +206,8 @@ func (m *Match) check(c *checker, path string) {
 
 func (h *HeaderMatch) check(c *checker, path string) {
 	c.headerName(path+".name", h.Name)
-	n := 0
-	for _, set := range []bool{h.Exact != nil, h.Prefix != "", h.Suffix != "", h.Contains != "", h.Regex != "", h.Present != nil} {
-		if set {
-			n++
-		}
-	}
-	if n != 1 {
-		c.faultf(path, "%d of exact, prefix, suffix, contains, regex and present are written; write exactly one", n)
-	}
+	c.oneWritten(path, false, "exact, prefix, suffix, contains, regex and present",
+		h.Exact != nil, h.Prefix != "", h.Suffix != "", h.Contains != "", h.Regex != "", h.Present != nil)
 	if h.Exact != nil {
 		c.headerValue(path+".exact", *h.Exact)
 	}
@@ -222,15 +239,7 @@ func (r *Retry) check(c *checker, path string) {
 }
 
 func (h *HashOn) check(c *checker, path string) {
-	n := 0
-	for _, set := range []bool{h.Header != "", h.Cookie != nil, h.SourceIP} {
-		if set {
-			n++
-		}
-	}
-	if n != 1 {
-		c.faultf(path, "%d of header, cookie and sourceIP are written; write exactly one", n)
-	}
+	c.oneWritten(path, false, "header, cookie and sourceIP", h.Header != "", h.Cookie != nil, h.SourceIP)
 	if h.Header != "" {
 		c.headerName(path+".header", h.Header)
 	}

@@ -1,9 +1,12 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
@@ -30,9 +33,15 @@ func (u *Upstream) Select(name string, svc *model.Service) ([]model.Endpoint, []
 			problems = append(problems, model.Problem{Document: string(KindUpstream) + "/" + name, Field: e.ID, Message: fmt.Sprintf(format, args...)})
 		}
 		ap, err := netip.ParseAddrPort(e.Address)
+		if u.Hostnames() {
+			ap, err = u.resolvable(e.Address)
+		}
 		switch {
 		case e.Address == "":
 			problem("has no address with the tag %q", u.Service.AddressTag)
+			continue
+		case err != nil && u.Hostnames():
+			problem("%q is neither an IP nor a name with a port; Envoy would refuse the whole cluster", e.Address)
 			continue
 		case err != nil:
 			problem("%q is not an IP and a port; Envoy would refuse the whole assignment", e.Address)
@@ -49,6 +58,20 @@ func (u *Upstream) Select(name string, svc *model.Service) ([]model.Endpoint, []
 		out = append(out, e)
 	}
 	return out, problems
+}
+
+// resolvable reads a name with a port; the address of one that is no IP is the
+// unspecified one.
+func (u *Upstream) resolvable(s string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err == nil && !ValidHost(host) {
+		err = errors.New("not a name")
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)), err
 }
 
 func (u *Upstream) wants(e model.Endpoint) bool {

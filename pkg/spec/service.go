@@ -74,6 +74,21 @@ func modelEndpoints(eps []Endpoint, origin model.Origin) []model.Endpoint {
 	return out
 }
 
+// dnsEndpoints are names that each proxy resolves, sorted by ID.
+func dnsEndpoints(hosts []string, origin model.Origin) []model.Endpoint {
+	out := make([]model.Endpoint, 0, len(hosts))
+	for _, h := range hosts {
+		out = append(out, model.Endpoint{ID: h, Address: h, Health: model.Healthy, Weight: 1, Origin: origin})
+	}
+	slices.SortFunc(out, func(a, b model.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// declaresEndpoints tells whether the upstream is its own local service.
+func (u *Upstream) declaresEndpoints() bool {
+	return u.Endpoints != nil || u.DNS != nil && len(u.DNS.Hosts) > 0
+}
+
 // ipPort accepts an IP address with a port from 1 to 65535.
 func (c *checker) ipPort(field, s string) {
 	ap, err := netip.ParseAddrPort(s)

@@ -72,7 +72,7 @@ func WithServicesOf(d, now *Document) *Document {
 func LocalServiceRefs(docs []*Document) []Ref {
 	var out []Ref
 	for _, d := range docs {
-		if u, ok := d.Body.(*Upstream); ok && u.Endpoints == nil {
+		if u, ok := d.Body.(*Upstream); ok && !u.declaresEndpoints() {
 			if k := u.Key(d.Name); k.Source == SourceLocal {
 				out = append(out, Ref{KindService, k.Name})
 			}

@@ -115,6 +115,9 @@ func (s *Spec) Upstreams(group string) []string {
 		if l == nil {
 			continue
 		}
+		for _, to := range l.Destinations() {
+			seen[to.Upstream] = true
+		}
 		for _, rn := range l.Routes {
 			r, _ := s.Route(rn)
 			if r == nil {
@@ -151,10 +154,15 @@ func (d *Document) LocalService() *model.Service {
 	case *Service:
 		eps = b.Model(d.Name, d.Revision)
 	case *Upstream:
-		if b.Endpoints == nil {
+		origin := model.Origin{Source: SourceLocal, Key: d.String(), Revision: d.Revision}
+		switch {
+		case b.Endpoints != nil:
+			eps = modelEndpoints(b.Endpoints, origin)
+		case b.DNS != nil && len(b.DNS.Hosts) > 0:
+			eps = dnsEndpoints(b.DNS.Hosts, origin)
+		default:
 			return nil
 		}
-		eps = modelEndpoints(b.Endpoints, model.Origin{Source: SourceLocal, Key: d.String(), Revision: d.Revision})
 	default:
 		return nil
 	}
@@ -197,12 +205,16 @@ func (l *linker) missing(d *Document, field string, kind Kind, name string) {
 
 func (l *linker) upstream(d *Document, u *Upstream) {
 	key := u.Key(d.Name)
-	if key.Source == SourceLocal && u.Endpoints == nil && l.spec.docs[Ref{KindService, key.Name}] == nil {
+	if key.Source == SourceLocal && !u.declaresEndpoints() && l.spec.docs[Ref{KindService, key.Name}] == nil {
 		l.fault(d, "spec.service", "no Service document is named %q; write endpoints here, declare the Service, or name another source", key.Name)
 	}
-	if other := l.spec.docs[Ref{KindService, d.Name}]; u.Endpoints != nil && other != nil {
+	if other := l.spec.docs[Ref{KindService, d.Name}]; u.declaresEndpoints() && other != nil {
 		p := other.place("")
-		l.fault(d, "spec.endpoints", "these endpoints are the local service %q, which Service/%s at %s:%d declares too; keep one", d.Name, d.Name, p.File, p.Line)
+		field := "spec.endpoints"
+		if u.Endpoints == nil {
+			field = "spec.dns.hosts"
+		}
+		l.fault(d, field, "these endpoints are the local service %q, which Service/%s at %s:%d declares too; keep one", d.Name, d.Name, p.File, p.Line)
 	}
 	if len(u.HealthChecks) > 1 {
 		l.warn(d, "spec.healthChecks", "an Envoy before 1.40 is sent only the first of the %d", len(u.HealthChecks))
@@ -223,14 +235,26 @@ func (l *linker) route(d *Document, r *Route) {
 			l.warn(d, index("spec.rules", i)+".match.path.regex", "an Envoy that was not started with `wellspring bootstrap` may refuse it for its size")
 		}
 		for j, to := range rule.To {
-			if _, ok := l.spec.Upstream(to.Upstream); !ok {
-				l.missing(d, index(index("spec.rules", i)+".to", j)+".upstream", KindUpstream, to.Upstream)
+			at := index(index("spec.rules", i)+".to", j) + ".upstream"
+			u, ok := l.spec.Upstream(to.Upstream)
+			switch {
+			case !ok:
+				l.missing(d, at, KindUpstream, to.Upstream)
+			case u.Protocol == "tcp":
+				l.fault(d, at, "Upstream/%s speaks tcp; only a Listener with tcp leads there", to.Upstream)
+			case rule.Rewrite != nil && rule.Rewrite.HostOfEndpoint && !u.Hostnames():
+				l.fault(d, index("spec.rules", i)+".rewrite.hostOfEndpoint", "the endpoints of Upstream/%s have addresses, no names", to.Upstream)
 			}
 		}
 	}
 }
 
 func (l *linker) listener(d *Document, li *Listener) {
+	for i, to := range li.Destinations() {
+		if _, ok := l.spec.Upstream(to.Upstream); !ok {
+			l.missing(d, index("spec.tcp.to", i)+".upstream", KindUpstream, to.Upstream)
+		}
+	}
 	hosts := map[string]string{} // host → Route document
 	for i, name := range li.Routes {
 		r, ok := l.spec.Route(name)
@@ -288,6 +312,9 @@ func (l *linker) unused() {
 			for _, n := range b.Routes {
 				routes[n] = true
 			}
+			for _, to := range b.Destinations() {
+				upstreams[to.Upstream] = true
+			}
 		case *Route:
 			for _, r := range b.Rules {
 				for _, to := range r.To {
@@ -303,7 +330,7 @@ func (l *linker) unused() {
 		case d.Kind == KindRoute && !routes[d.Name]:
 			l.warn(d, "name", "no Listener has this route; no proxy is sent it")
 		case d.Kind == KindUpstream && !upstreams[d.Name]:
-			l.warn(d, "name", "no Route leads to this upstream; no proxy is sent it")
+			l.warn(d, "name", "nothing leads to this upstream; no proxy is sent it")
 		}
 	}
 }

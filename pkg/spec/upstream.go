@@ -1,14 +1,23 @@
 package spec
 
-import "github.com/wellspring-xds/wellspring/pkg/model"
+import (
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
 
 // Upstream says which endpoints of a service to use and how to reach them. It
 // becomes a cluster.
 type Upstream struct {
 	Service         ServiceRef        `json:"service,omitempty" doc:"The service whose endpoints are used. Default: the local service of the upstream's own name."`
 	Endpoints       []Endpoint        `json:"endpoints,omitempty" doc:"Short for a Service document with the upstream's name. Not together with service."`
-	Protocol        string            `json:"protocol,omitempty" default:"http1" enum:"http1,http2,grpc" doc:"What the endpoints speak. grpc is HTTP/2 without a route timeout."`
+	DNS             *DNS              `json:"dns,omitempty" doc:"The endpoints are resolved by each proxy. With hosts it stands in place of service and endpoints; without, it is for a service with addresses: hostname."`
+	Protocol        string            `json:"protocol,omitempty" default:"http1" enum:"http1,http2,grpc,tcp" doc:"What the endpoints speak. grpc is HTTP/2 without a route timeout; tcp is anything, and only listeners with tcp lead there."`
 	TLS             *UpstreamTLS      `json:"tls,omitempty" doc:"TLS is spoken to the endpoints, by health checks too."`
+	HTTP2           HTTP2             `json:"http2,omitempty" doc:"HTTP/2 with the endpoints, where the protocol is http2 or grpc."`
 	LoadBalancing   LoadBalancing     `json:"loadBalancing,omitempty" doc:"How an endpoint is picked."`
 	ConnectTimeout  Duration          `json:"connectTimeout,omitempty" default:"1s" minimum:"1ms" doc:"Longest wait for a TCP connection."`
 	IdleTimeout     Duration          `json:"idleTimeout,omitempty" default:"1h" minimum:"1ms" doc:"An upstream connection without a request is closed after this long."`
@@ -29,7 +38,17 @@ type ServiceRef struct {
 	Partition  string            `json:"partition,omitempty" maxLength:"128" doc:"Consul Enterprise partition."`
 	Tags       []string          `json:"tags,omitempty" doc:"Only instances that carry all of these tags."`
 	Metadata   map[string]string `json:"metadata,omitempty" doc:"Only instances whose metadata has all of these values."`
+	Addresses  string            `json:"addresses,omitempty" default:"ip" enum:"ip,hostname" doc:"hostname: endpoints may have names, which each proxy resolves; then every change of the registry re-makes the cluster, which closes its connections. ip: an endpoint with a name is a problem, and left out."`
 	AddressTag string            `json:"addressTag,omitempty" maxLength:"128" doc:"Use this tagged address (Consul TaggedAddresses: lan, wan, …) in place of the service address."`
+}
+
+// DNS is how names are resolved.
+type DNS struct {
+	Hosts     []string `json:"hosts,omitempty" doc:"NAME:PORT of each, all of which are used."`
+	Resolve   string   `json:"resolve,omitempty" default:"all" enum:"all,one" doc:"all: every address of an answer is an endpoint. one: the first address only, and connections outlive it; for large services behind one name."`
+	Family    string   `json:"family,omitempty" default:"v4Preferred" enum:"v4Preferred,v4,v6,all" doc:"Which addresses are used; all: both families at once."`
+	Refresh   Duration `json:"refresh,omitempty" default:"5s" minimum:"1s" doc:"Time between two resolutions."`
+	FollowTTL bool     `json:"followTTL,omitempty" doc:"Resolve again when the answer's TTL is over, in place of refresh."`
 }
 
 // LoadBalancing is the policy and its knobs.
@@ -98,6 +117,9 @@ func (u *Upstream) check(c *checker) {
 				c.faultf("spec.service."+field, "the local source has none; name another source or leave it out")
 			}
 		}
+		if s.Addresses == "hostname" {
+			c.faultf("spec.service.addresses", "a Service document has IP addresses; write dns.hosts")
+		}
 		if s.Name != "" && !label.MatchString(s.Name) {
 			c.faultf("spec.service.name", "%q is not a name of a Service document", s.Name)
 		}
@@ -112,11 +134,23 @@ func (u *Upstream) check(c *checker) {
 	for i := range u.HealthChecks {
 		h, at := &u.HealthChecks[i], index("spec.healthChecks", i)
 		h.check(c, at)
-		if h.GRPC != nil && u.Protocol == "http1" {
+		if h.GRPC != nil && !u.SpeaksHTTP2() {
 			c.faultf(at+".grpc", "a gRPC check needs protocol: grpc or http2")
 		}
 		if h.Port != u.HealthChecks[0].Port {
 			c.faultf(at+".port", "%d is not the port %d of the first check; an endpoint has one check port", h.Port, u.HealthChecks[0].Port)
+		}
+	}
+	u.checkDNS(c)
+	u.HTTP2.check(c, "spec.http2")
+	if !u.SpeaksHTTP2() && c.doc.written("spec.http2") {
+		c.faultf("spec.http2", "means nothing for protocol: %s; write http2 or grpc, or leave it out", u.Protocol)
+	}
+	if u.Protocol == "tcp" {
+		for _, field := range []string{"idleTimeout", "maxRequestsPerConnection"} {
+			if c.doc.written("spec." + field) {
+				c.faultf("spec."+field, "means nothing for protocol: tcp; a listener's idleTimeout closes idle connections")
+			}
 		}
 	}
 	if u.TLS != nil {
@@ -128,6 +162,59 @@ func (u *Upstream) check(c *checker) {
 	c.wholeSeconds("spec.tcpKeepalive.time", u.Keepalive.Time)
 	c.wholeSeconds("spec.tcpKeepalive.interval", u.Keepalive.Interval)
 }
+
+// Hostnames tells whether endpoints may have names, which each proxy resolves: the
+// endpoints are then part of the cluster.
+func (u *Upstream) Hostnames() bool { return u.DNS != nil || u.Service.Addresses == "hostname" }
+
+// SpeaksHTTP2 tells whether the endpoints do.
+func (u *Upstream) SpeaksHTTP2() bool { return u.Protocol == "http2" || u.Protocol == "grpc" }
+
+func (u *Upstream) checkDNS(c *checker) {
+	if u.DNS == nil {
+		return
+	}
+	switch {
+	case len(u.DNS.Hosts) == 0 && u.Service.Addresses != "hostname":
+		c.faultf("spec.dns.hosts", "is missing; name a host, or write service.addresses: hostname")
+	case len(u.DNS.Hosts) > 0 && (u.Endpoints != nil || c.doc.written("spec.service")):
+		c.faultf("spec.dns", "stands beside endpoints or service; keep one of them")
+	case u.DNS.Resolve == "one" && len(u.DNS.Hosts) != 1:
+		c.faultf("spec.dns.resolve", "one address is used of one host; write exactly one host")
+	}
+	seen := map[string]int{}
+	for i, h := range u.DNS.Hosts {
+		at := index("spec.dns.hosts", i)
+		c.hostPort(at, h)
+		if j, ok := seen[h]; ok {
+			c.faultf(at, "%q stands at hosts[%d] already", h, j)
+		}
+		seen[h] = i
+	}
+}
+
+// hostPort accepts a DNS name or an IP address with a port.
+func (c *checker) hostPort(field, s string) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || !ValidHost(host) {
+		c.faultf(field, "%q is not NAME:PORT; write api.example.com:443", s)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		c.faultf(field, "%q has no port from 1 to 65535", s)
+	}
+}
+
+// ValidHost tells whether a text can be resolved: a DNS name, or an IP address.
+func ValidHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return len(s) <= 253 && dnsName.MatchString(s)
+}
+
+// dnsName is RFC 1123's, with the underscores that registries use.
+var dnsName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?$`)
 
 func isPrime(n uint64) bool {
 	if n < 2 {

@@ -163,7 +163,7 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 		return nil, !s.types[Clusters].started, time.Time{} // it is kept for others: this proxy never had the cluster
 	case s.memory.isParked(r):
 		return s.instead(st, r)
-	case st.typ == RouteTables:
+	case st.typ == RouteTables, st.typ == Listeners:
 		return s.makeBeforeBreak(st, r, now)
 	}
 	return r, false, time.Time{}
@@ -209,14 +209,14 @@ func upstreamOf(assignment string) string {
 	return name
 }
 
-// makeBeforeBreak holds a route table back until the clusters that it newly names
-// are warm.
+// makeBeforeBreak holds a route table, or a listener that passes connections on,
+// back until the clusters that it newly names are warm.
 func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resource, bool, time.Time) {
 	if h, ok := st.has[r.Name]; ok && h.version == r.Version {
 		delete(st.waits, r.Name)
 		return r, false, time.Time{}
 	}
-	older := s.memory.last(RouteTables, r.Name)
+	older := s.memory.last(st.typ, r.Name)
 	h := st.has[r.Name]
 	if h.res != nil {
 		older = h.res
@@ -261,7 +261,7 @@ func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resou
 		if !w.over {
 			w.over = true
 			s.emit(model.Event{
-				Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: RouteTables.Short(), Name: r.Name}, To: r.Version,
+				Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: st.typ.Short(), Name: r.Name}, To: r.Version,
 				Reason: "sent though " + w.why + " after " + s.cfg.WarmWait.String(),
 			})
 		}
@@ -298,17 +298,9 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 	if !settled && (!listeners.started || !routes.started && s.servesRoutes()) {
 		return true, s.start.Add(s.cfg.WarmWait) // what the proxy routes by is not known yet
 	}
-	for table, h := range routes.has {
-		if _, listens := listeners.has[table]; !listens && listeners.started && s.table.get(RouteTables, table) == nil {
-			continue // it drains
-		}
-		last := s.memory.last(RouteTables, table)
-		switch {
-		case h.res == nil, slices.Contains(h.res.Clusters, name):
-			return true, time.Time{} // it is named, or what names it is not known
-		case routes.acked[table]:
-		case last != nil && slices.Contains(last.Clusters, name), last == nil && routes.some[table]:
-			return true, time.Time{} // the form before is in use until the answer comes
+	for _, naming := range []*state{routes, listeners} {
+		if s.names(naming, name) {
+			return true, time.Time{}
 		}
 	}
 	until := s.drainUntil[name]
@@ -322,11 +314,37 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 	return false, time.Time{}
 }
 
+// names tells whether the proxy may use anything of a type that names a cluster.
+func (s *Session) names(st *state, cluster string) bool {
+	listeners := s.types[Listeners]
+	for name, h := range st.has {
+		if _, listens := listeners.has[name]; !listens && listeners.started && s.table.get(st.typ, name) == nil {
+			continue // it drains
+		}
+		last := s.memory.last(st.typ, name)
+		switch {
+		case h.res == nil, slices.Contains(h.res.Clusters, cluster):
+			return true // it is named, or what names it is not known
+		case st.acked[name]:
+		case last != nil && slices.Contains(last.Clusters, cluster), last == nil && st.some[name]:
+			return true // the form before is in use until the answer comes
+		}
+	}
+	return false
+}
+
 func (s *Session) servesRoutes() bool { return len(s.table.Resources[RouteTables]) > 0 }
 
-// listenerGone starts the drain of what a removed listener reached.
-func (s *Session) listenerGone(name string, now time.Time) {
+// listenerGone starts the drain of what a removed listener reached; own is the form
+// that the proxy had, nil where that is not known.
+func (s *Session) listenerGone(name string, own *Resource, now time.Time) {
 	until := now.Add(s.client.Drain)
+	if own != nil && len(own.Clusters) > 0 { // it passed connections on, and had no routes
+		for _, c := range own.Clusters {
+			s.drainUntil[c] = until
+		}
+		return
+	}
 	table := s.types[RouteTables].has[name].res
 	if table == nil {
 		table = s.memory.last(RouteTables, name)
@@ -413,6 +431,13 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	s.nonce++
 	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: slices.Sorted(maps.Keys(c.remove))}
 	for name, r := range c.send {
+		if had := st.has[name].res; had != nil && st.typ == Listeners {
+			for _, c := range had.Clusters { // connections that it passed on last as long as they drain
+				if !slices.Contains(r.Clusters, c) {
+					s.drainUntil[c] = now.Add(s.client.Drain)
+				}
+			}
+		}
 		st.has[name] = held{r.Version, r}
 		delete(st.acked, name)
 		delete(st.ask, name)
@@ -425,9 +450,10 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 		}
 	}
 	for _, name := range o.removed {
+		had := st.has[name].res
 		st.drop(name)
 		if st.typ == Listeners {
-			s.listenerGone(name, now)
+			s.listenerGone(name, had, now)
 		}
 	}
 	st.owed = false

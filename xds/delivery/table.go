@@ -60,7 +60,8 @@ type Resource struct {
 	Body    *anypb.Any
 	// Document is what the operator wrote it in: "Upstream/catalog".
 	Document string
-	// Clusters are those that a route table names, sorted.
+	// Clusters are those that a route table, or a listener that passes connections on,
+	// names, sorted.
 	Clusters []string
 	// Assignment is the name of a cluster's assignment.
 	Assignment string

@@ -1,8 +1,10 @@
 package translate
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -43,8 +45,12 @@ func locality(l model.Locality) *corev3.Locality {
 }
 
 func endpoint(e model.Endpoint, checkPort uint32) *endpointv3.LbEndpoint {
-	ap := netip.MustParseAddrPort(e.Address) // Select let nothing else through
-	ep := &endpointv3.Endpoint{Address: address(ap)}
+	host, port, _ := net.SplitHostPort(e.Address) // Select let nothing else through
+	n, _ := strconv.ParseUint(port, 10, 16)
+	ep := &endpointv3.Endpoint{Address: socketAddress(host, uint32(n))}
+	if _, err := netip.ParseAddr(host); err != nil {
+		ep.Hostname = host // what rewrite.hostOfEndpoint says
+	}
 	if checkPort != 0 {
 		ep.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: checkPort}
 	}
@@ -67,8 +73,11 @@ func healthStatus(h model.Health) corev3.HealthStatus {
 }
 
 func address(ap netip.AddrPort) *corev3.Address {
+	return socketAddress(ap.Addr().String(), uint32(ap.Port()))
+}
+
+func socketAddress(host string, port uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address:       ap.Addr().String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(ap.Port())},
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 	}}}
 }

@@ -1,31 +1,35 @@
 package translate
 
 import (
+	"time"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
 // httpOptionsName is the key of the protocol options in a cluster.
 const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// Cluster is the definition of an upstream; its endpoints come as the assignment
-// AssignmentName.
-func Cluster(name string, u *spec.Upstream, band Band) *clusterv3.Cluster {
+// Cluster is the definition of an upstream. Its endpoints come as the assignment
+// AssignmentName; those of one with hostnames are part of it, and are what svc
+// says (nil: nobody).
+func Cluster(name string, u *spec.Upstream, svc *model.Service, band Band) *clusterv3.Cluster {
 	key := u.Key(name)
 	c := &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(fetchTimeout), ServiceName: AssignmentName(name, u)},
-		ConnectTimeout:       duration(u.ConnectTimeout),
-		CircuitBreakers:      circuitBreakers(u.CircuitBreakers),
-		HealthChecks:         healthChecks(name, u, band),
+		Name:            name,
+		ConnectTimeout:  duration(u.ConnectTimeout),
+		CircuitBreakers: circuitBreakers(u.CircuitBreakers),
+		HealthChecks:    healthChecks(name, u, band),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold(u.WhenUnavailable.Panic)},
 		},
@@ -35,9 +39,17 @@ func Cluster(name string, u *spec.Upstream, band Band) *clusterv3.Cluster {
 			KeepaliveTime:     u32(uint32(u.Keepalive.Time.D().Seconds())),
 			KeepaliveInterval: u32(uint32(u.Keepalive.Interval.D().Seconds())),
 		}},
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptionsName: packed(httpOptions(u))},
-		TransportSocket:               upstreamTLS(name, u),
-		Metadata:                      origin(key.Source, key.String()),
+		TransportSocket: upstreamTLS(name, u),
+		Metadata:        origin(key.Source, key.String()),
+	}
+	if u.Hostnames() {
+		resolved(c, name, u, svc)
+	} else {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(fetchTimeout), ServiceName: AssignmentName(name, u)}
+	}
+	if u.Protocol != "tcp" {
+		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsName: packed(httpOptions(u))}
 	}
 	if u.Outlier != nil {
 		c.OutlierDetection = outlierDetection(u.Outlier)
@@ -102,8 +114,8 @@ func httpOptions(u *spec.Upstream) *httpv3.HttpProtocolOptions {
 		o.CommonHttpProtocolOptions.MaxRequestsPerConnection = u32(u.MaxRequests)
 	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	if speaksHTTP2(u) {
-		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
+	if u.SpeaksHTTP2() {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2Options(u.HTTP2)}
 	} else {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 	}
@@ -111,7 +123,48 @@ func httpOptions(u *spec.Upstream) *httpv3.HttpProtocolOptions {
 	return o
 }
 
-func speaksHTTP2(u *spec.Upstream) bool { return u.Protocol == "http2" || u.Protocol == "grpc" }
+// pingTimeout is how long a peer may take to answer a ping.
+const pingTimeout = 5 * time.Second
+
+func http2Options(h spec.HTTP2) *corev3.Http2ProtocolOptions {
+	o := &corev3.Http2ProtocolOptions{MaxConcurrentStreams: written(h.MaxStreams), InitialStreamWindowSize: written(h.StreamWindow), InitialConnectionWindowSize: written(h.ConnectionWindow)}
+	if h.PingInterval > 0 {
+		o.ConnectionKeepalive = &corev3.KeepaliveSettings{Interval: duration(h.PingInterval), Timeout: durationpb.New(pingTimeout)}
+	}
+	return o
+}
+
+// written is nil for 0, so that Envoy's own default holds.
+func written(n uint32) *wrapperspb.UInt32Value {
+	if n == 0 {
+		return nil
+	}
+	return u32(n)
+}
+
+// families is Envoy's word for each of ours.
+var families = map[string]dnscommonv3.DnsLookupFamily{
+	"v4Preferred": dnscommonv3.DnsLookupFamily_V4_PREFERRED, "v4": dnscommonv3.DnsLookupFamily_V4_ONLY,
+	"v6": dnscommonv3.DnsLookupFamily_V6_ONLY, "all": dnscommonv3.DnsLookupFamily_ALL,
+}
+
+// resolved makes c a cluster whose endpoints each proxy resolves by itself.
+func resolved(c *clusterv3.Cluster, name string, u *spec.Upstream, svc *model.Service) {
+	d := spec.DNS{}
+	if u.DNS != nil {
+		d = *u.DNS
+	} else {
+		spec.SetDefaults(&d)
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+		Name: "envoy.clusters.dns",
+		TypedConfig: packed(&dnsv3.DnsCluster{
+			DnsRefreshRate: duration(d.Refresh), RespectDnsTtl: d.FollowTTL, DnsLookupFamily: families[d.Family], AllAddressesInSingleEndpoint: d.Resolve == "one",
+		}),
+	}}
+	c.LoadAssignment, _ = Assignment(name, u, svc) // its problems are told where they are made
+	c.LoadAssignment.ClusterName = name
+}
 
 // outlierDetection writes every detector's enforcement: Envoy would enforce some
 // of them unasked.

@@ -79,7 +79,7 @@ func httpCheck(name string, u *spec.Upstream, h *spec.HTTPCheck) *corev3.HealthC
 	if c.Host == "" {
 		c.Host = name // Envoy would send the cluster's name anyway; it is said, since servers route by it
 	}
-	if speaksHTTP2(u) {
+	if u.SpeaksHTTP2() {
 		c.CodecClientType = typev3.CodecClientType_HTTP2
 	}
 	return c
@@ -114,7 +114,7 @@ func headers(m map[string]string) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		out = append(out, &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: k, Value: m[k]},
+			Header:       &corev3.HeaderValue{Key: k, Value: literal(m[k])},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		})
 	}

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"slices"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -10,29 +11,73 @@ import (
 	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
-// Listener accepts HTTP/1 and HTTP/2 and routes by the table of its own name.
+// Listener accepts HTTP/1 and HTTP/2 and routes by the table of its own name, or
+// passes connections on.
 func Listener(name string, l *spec.Listener) *listenerv3.Listener {
 	ap, _ := netip.ParseAddrPort(l.Address) // the document's check let nothing else through
+	at := address(ap)
+	if ap.Addr().IsUnspecified() && ap.Addr().Is6() {
+		at.GetSocketAddress().Ipv4Compat = true // every address of both families
+	}
+	filter := &listenerv3.Filter{Name: "envoy.filters.network.http_connection_manager"}
+	if l.TCP != nil {
+		filter.Name = "envoy.filters.network.tcp_proxy"
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(tcpProxy(name, l))}
+	} else {
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(name, l))}
+	}
 	return &listenerv3.Listener{
 		Name:                          name,
-		Address:                       address(ap),
+		Address:                       at,
 		PerConnectionBufferLimitBytes: u32(l.BufferLimit),
-		FilterChains: []*listenerv3.FilterChain{{TransportSocket: downstreamTLS(name, l), Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(name, l))},
-		}}}},
-		Metadata: origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
+		FilterChains:                  []*listenerv3.FilterChain{{TransportSocket: downstreamTLS(name, l), Filters: []*listenerv3.Filter{filter}}},
+		Metadata:                      origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
 	}
 }
 
+// ListenerClusters lists the clusters that a listener itself names, sorted.
+func ListenerClusters(l *spec.Listener) []string {
+	var out []string
+	for _, to := range l.Destinations() {
+		out = append(out, to.Upstream)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// tcpProxy passes connections on. Weights of 0 are left out, since Envoy refuses
+// them here.
+func tcpProxy(name string, l *spec.Listener) *tcpv3.TcpProxy {
+	p := &tcpv3.TcpProxy{
+		StatPrefix: name, IdleTimeout: duration(l.IdleTimeout), MaxConnectAttempts: u32(l.TCP.ConnectAttempts), AccessLog: accessLog(l.AccessLog.To),
+	}
+	if len(l.TCP.To) == 1 {
+		p.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: l.TCP.To[0].Upstream}
+	} else {
+		w := &tcpv3.TcpProxy_WeightedCluster{}
+		for _, to := range l.TCP.To {
+			if to.Weight > 0 {
+				w.Clusters = append(w.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: to.Upstream, Weight: to.Weight})
+			}
+		}
+		p.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: w}
+	}
+	if l.TCP.HashSourceIP {
+		p.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
+	}
+	return p
+}
+
 func connectionManager(name string, l *spec.Listener) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
+	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: name,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
@@ -51,6 +96,10 @@ func connectionManager(name string, l *spec.Listener) *hcmv3.HttpConnectionManag
 		MaxRequestHeadersKb:       u32(l.MaxHeadersKB),
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(l.IdleTimeout)},
 	}
+	if l.HTTP2 != (spec.HTTP2{}) {
+		m.Http2ProtocolOptions = http2Options(l.HTTP2)
+	}
+	return m
 }
 
 // logFields are Envoy's operators by the key under which they are logged.

@@ -21,10 +21,19 @@ const defaultTimeout = spec.Duration(15e9)
 // document is a virtual host.
 func RouteTable(listener string, l *spec.Listener, s *spec.Spec) *routev3.RouteConfiguration {
 	t := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
+	longest := 0
 	for _, name := range l.Routes {
 		if r, ok := s.Route(name); ok {
 			t.VirtualHosts = append(t.VirtualHosts, virtualHost(name, r, s))
+			for _, rule := range r.Rules {
+				if rule.Respond != nil {
+					longest = max(longest, len(rule.Respond.Body))
+				}
+			}
 		}
+	}
+	if longest > defaultBody {
+		t.MaxDirectResponseBodySizeBytes = u32(uint32(longest))
 	}
 	return t
 }
@@ -61,7 +70,26 @@ func virtualHost(name string, r *spec.Route, s *spec.Spec) *routev3.VirtualHost 
 	return vh
 }
 
+// defaultBody is the longest direct response that Envoy takes unasked.
+const defaultBody = 4096
+
 func route(rule spec.Rule, s *spec.Spec) *routev3.Route {
+	r := &routev3.Route{Match: match(rule.Match)}
+	r.RequestHeadersToAdd, r.RequestHeadersToRemove = edits(rule.Request)
+	r.ResponseHeadersToAdd, r.ResponseHeadersToRemove = edits(rule.Response)
+	switch {
+	case rule.Redirect != nil:
+		r.Action = &routev3.Route_Redirect{Redirect: redirect(rule)}
+	case rule.Respond != nil:
+		r.Action = &routev3.Route_DirectResponse{DirectResponse: directResponse(rule.Respond)}
+	default:
+		r.Action = &routev3.Route_Route{Route: forward(rule, s)}
+	}
+	return r
+}
+
+// forward leads to upstreams.
+func forward(rule spec.Rule, s *spec.Spec) *routev3.RouteAction {
 	a := &routev3.RouteAction{
 		Timeout:     duration(timeout(rule, s)),
 		RetryPolicy: retryPolicy(rule.Retry),
@@ -79,12 +107,19 @@ func route(rule spec.Rule, s *spec.Spec) *routev3.Route {
 		}
 		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
 	}
-	return &routev3.Route{Match: match(rule.Match), Action: &routev3.Route_Route{Route: a}}
+	for _, u := range rule.Upgrades {
+		a.UpgradeConfigs = append(a.UpgradeConfigs, &routev3.RouteAction_UpgradeConfig{UpgradeType: u})
+	}
+	rewrite(a, rule)
+	return a
 }
 
 func timeout(rule spec.Rule, s *spec.Spec) spec.Duration {
 	if rule.Timeout != nil {
 		return *rule.Timeout
+	}
+	if len(rule.Upgrades) > 0 {
+		return 0 // an upgraded connection lasts as long as it is used
 	}
 	for _, to := range rule.To {
 		if u, ok := s.Upstream(to.Upstream); ok && u.Protocol == "grpc" {

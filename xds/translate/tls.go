@@ -78,7 +78,7 @@ func upstreamTLS(name string, u *spec.Upstream) *corev3.TransportSocket {
 		return nil
 	}
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParameters(t.MinVersion)}
-	if speaksHTTP2(u) {
+	if u.SpeaksHTTP2() {
 		common.AlpnProtocols = []string{"h2"} // many servers speak HTTP/1 to who does not ask for more
 	}
 	names := &tlsv3.CertificateValidationContext{}

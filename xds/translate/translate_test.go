@@ -155,18 +155,21 @@ func messages(s *spec.Spec) map[string]proto.Message {
 	for _, d := range s.Documents("") {
 		switch b := d.Body.(type) {
 		case *spec.Upstream:
-			c := translate.Cluster(d.Name, b, translate.MaxBand)
+			svc := local[b.Key(d.Name)]
+			c := translate.Cluster(d.Name, b, svc, translate.MaxBand)
 			out["clusters/"+d.Name] = c
-			if old := translate.Cluster(d.Name, b, translate.MinBand); !proto.Equal(old, c) {
+			if old := translate.Cluster(d.Name, b, svc, translate.MinBand); !proto.Equal(old, c) {
 				out["old/clusters/"+d.Name] = old
 			}
-			if svc := local[b.Key(d.Name)]; svc != nil {
+			if svc != nil && !b.Hostnames() {
 				a, _ := translate.Assignment(d.Name, b, svc)
 				out["assignments/"+d.Name] = a
 			}
 		case *spec.Listener:
 			out["listeners/"+d.Name] = translate.Listener(d.Name, b)
-			out["routes/"+d.Name] = translate.RouteTable(d.Name, b, s)
+			if len(b.Routes) > 0 {
+				out["routes/"+d.Name] = translate.RouteTable(d.Name, b, s)
+			}
 		}
 	}
 	return out
