@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"discovery/consul":     {"discovery", "pkg/model"},
 	"xds":                  {"pkg/certificate", "pkg/health", "pkg/model", "pkg/spec", "xds/delivery", "xds/translate"},
 	"xds/translate":        {"pkg/model", "pkg/spec"},
+	"xds/extensions":       {},
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/access", "pkg/model", "xds/delivery", "xds/translate"},
 	"xds/xdstest":          {},
@@ -54,7 +55,7 @@ var arrows = map[string][]string{
 var homes = map[string][]string{
 	"github.com/hashicorp/consul/api":              {"discovery/consul", "pkg/consultest", "examples/demo"},
 	"go.etcd.io/bbolt":                             {"pkg/store"},
-	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap", "pkg/envoytest"},
+	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/extensions", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},
 	"github.com/danielgtaylor/huma/v2":             {"pkg/admin", "pkg/spec"},
 	"github.com/prometheus/client_golang":          {"pkg/certificate", "xds/server", "cmd/wellspring"},

@@ -27,9 +27,21 @@ func BenchmarkTranslate1000(b *testing.B) {
 		for _, name := range sp.Upstreams("edge") {
 			u, _ := sp.Upstream(name)
 			m, _ := translate.Assignment(name, u, services[name])
-			out = append(out, translate.Cluster(name, u, nil, translate.MaxBand), m)
+			c, err := translate.Cluster(name, u, nil, translate.MaxBand)
+			if err != nil {
+				b.Fatal(err)
+			}
+			out = append(out, c, m)
 		}
-		return append(out, translate.Listener("edge", l), translate.RouteTable("edge", l, sp))
+		lm, err := translate.Listener("edge", l)
+		if err != nil {
+			b.Fatal(err)
+		}
+		routes, err := translate.RouteTable("edge", l, sp)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return append(out, lm, routes)
 	}
 	encode := func(ms []proto.Message, check bool) {
 		for _, m := range ms {

@@ -53,7 +53,10 @@ type outlineKey struct {
 // outline is the version of everything that a group's documents give.
 func outline(s *spec.Spec, group string) map[outlineKey]string {
 	out := map[outlineKey]string{}
-	add := func(typ delivery.Type, name string, m proto.Message) {
+	add := func(typ delivery.Type, name string, m proto.Message, err error) {
+		if err != nil {
+			return
+		}
 		if body, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m); err == nil {
 			out[outlineKey{typ, name}] = delivery.VersionOf(body)
 		}
@@ -68,10 +71,11 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 			continue
 		}
 		svc := local[u.Key(name)]
-		add(delivery.Clusters, name, translate.Cluster(name, u, svc, translate.MaxBand))
+		c, err := translate.Cluster(name, u, svc, translate.MaxBand)
+		add(delivery.Clusters, name, c, err)
 		if svc != nil && !u.Hostnames() {
 			m, _ := translate.Assignment(name, u, svc)
-			add(delivery.Assignments, m.ClusterName, m)
+			add(delivery.Assignments, m.ClusterName, m, nil)
 		}
 	}
 	g, ok := s.Group(group)
@@ -80,11 +84,13 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 	}
 	for _, name := range g.Listeners {
 		if l, ok := s.Listener(name); ok {
-			add(delivery.Listeners, name, translate.Listener(name, l))
+			m, err := translate.Listener(name, l)
+			add(delivery.Listeners, name, m, err)
 			if len(l.Routes) == 0 {
 				continue
 			}
-			add(delivery.RouteTables, name, translate.RouteTable(name, l, s))
+			t, err := translate.RouteTable(name, l, s)
+			add(delivery.RouteTables, name, t, err)
 		}
 	}
 	return out

@@ -128,13 +128,14 @@ func (noSecrets) Get(r certificate.Ref) (*certificate.Bundle, error) {
 func (noSecrets) Changed() <-chan struct{} { return nil }
 
 // Validate finds in changed documents what only this server can: files that are
-// not there or not right.
-func (p *Publisher) Validate(before, after *spec.Spec) spec.Faults {
-	var faults spec.Faults
+// not there or not right, and parts of Envoy's own messages that it would refuse.
+func (p *Publisher) Validate(before, after *spec.Spec) (faults, warnings spec.Faults) {
 	for _, d := range after.Documents("") {
 		if was := before.Document(d.Kind, d.Name); was != nil && was.Hash() == d.Hash() {
 			continue // who changes something else is not held up by it
 		}
+		wrong, odd := translate.Validate(d, after)
+		faults, warnings = append(faults, wrong...), append(warnings, odd...)
 		var secrets []spec.Secret
 		switch b := d.Body.(type) {
 		case *spec.Listener:
@@ -148,5 +149,5 @@ func (p *Publisher) Validate(before, after *spec.Spec) spec.Faults {
 			}
 		}
 	}
-	return faults
+	return faults, warnings
 }

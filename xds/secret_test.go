@@ -187,12 +187,12 @@ func TestValidateFiles(t *testing.T) {
 name: bank
 spec: {endpoints: [], tls: {ca: {file: bad.pem}, certificate: {cert: us.pem, key: edge-key.pem}, sni: bank.test}}
 `)
-	faults := v.publisher.Validate(before, v.store.Spec())
+	faults, _ := v.publisher.Validate(before, v.store.Spec())
 	if len(faults) != 2 || faults[0].Field != "spec.tls.ca.file" || faults[1].Field != "spec.tls.certificate" || faults[0].Line != 3 {
 		t.Errorf("faults: %v", faults)
 	}
 	v.store.apply(t, "kind: Upstream\nname: bank\nspec: {endpoints: [], tls: {ca: {file: ca.pem}, sni: bank.test}}\n")
-	if faults := v.publisher.Validate(before, v.store.Spec()); len(faults) > 0 {
+	if faults, _ := v.publisher.Validate(before, v.store.Spec()); len(faults) > 0 {
 		t.Errorf("held up by a listener that it does not touch: %v", faults)
 	}
 }

@@ -67,7 +67,7 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 			}
 			return
 		}
-		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+d.name, m, nil)
+		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+d.name, m, nil, nil)
 		if r != nil {
 			next[assignment] = r
 		}
@@ -140,12 +140,13 @@ func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band
 	if !ok {
 		doc := "Listener/" + name
 		if typ == delivery.Listeners {
-			made.resource, made.problems = p.resource(typ, name, band, doc, translate.Listener(name, l), func(r *delivery.Resource) {
+			listener, err := translate.Listener(name, l)
+			made.resource, made.problems = p.resource(typ, name, band, doc, listener, err, func(r *delivery.Resource) {
 				r.Address, r.Clusters = l.Address, translate.ListenerClusters(l)
 			})
 		} else {
-			routes := translate.RouteTable(name, l, p.spec)
-			made.resource, made.problems = p.resource(typ, name, band, doc, routes, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
+			routes, err := translate.RouteTable(name, l, p.spec)
+			made.resource, made.problems = p.resource(typ, name, band, doc, routes, err, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
 		}
 		p.entrances[key] = made
 	}
@@ -172,7 +173,8 @@ func (p *Publisher) cluster(name string, pub *published, band translate.Band) *d
 			delete(p.clusters, old)
 		}
 	}
-	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, translate.Cluster(name, u, key.svc, band), func(r *delivery.Resource) {
+	c, err := translate.Cluster(name, u, key.svc, band)
+	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, c, err, func(r *delivery.Resource) {
 		if !u.Hostnames() {
 			r.Assignment = translate.AssignmentName(name, u)
 		}
@@ -189,12 +191,15 @@ func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *deliver
 	return r
 }
 
-// resource checks and encodes a message; fill adds to a new resource what is not
+// resource checks and encodes a message, unless it could not be made; fill adds to a new resource what is not
 // encoded. The same content gives the same resource; what does not pass gives
 // its last good form, or nil.
-func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
+func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, err error, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
 	key := lastKey{typ, name, band}
-	r, err := encode(typ, name, doc, m)
+	var r *delivery.Resource
+	if err == nil {
+		r, err = encode(typ, name, doc, m)
+	}
 	if err != nil {
 		return p.lastGood[key], []model.Problem{{Document: doc, Message: err.Error()}}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/xds/translate"
 )
 
 // readFiles reads documents from files, folders (their *.yaml, *.yml and *.json)
@@ -369,7 +370,11 @@ func lintCommand(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, w, faults := spec.New(0, read)
+			s, w, faults := spec.New(0, read)
+			for _, d := range read {
+				wrong, odd := translate.Validate(d, s)
+				faults, w = append(faults, wrong...), append(w, odd...)
+			}
 			if err := faults.Err(); err != nil {
 				return err
 			}

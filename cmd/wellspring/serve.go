@@ -34,6 +34,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/store"
 	"github.com/wellspring-xds/wellspring/xds"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
+	_ "github.com/wellspring-xds/wellspring/xds/extensions"
 	"github.com/wellspring-xds/wellspring/xds/server"
 )
 

@@ -271,6 +271,25 @@ func connectionsFeelings() []feeling {
 			},
 		},
 		{
+			name:  "words of Envoy's own",
+			feels: []string{"Upstream spec.envoy", "Listener spec.envoy", "Listener spec.envoyHTTP", "Listener spec.envoyRoutes", "Route spec.envoy", "Route spec.rules[].envoy"},
+			documents: "kind: Upstream\nname: web\nspec: {endpoints: [{address: '{a}'}], envoy: {typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {explicit_http_config: {http2_protocol_options: {}}}}}}\n---\n" +
+				"kind: Route\nname: web\nspec: {hosts: ['*'], rules: [{to: [{upstream: web}], envoy: {route: {prefixRewrite: /patched}}}], envoy: {response_headers_to_add: [{header: {key: x-host, value: patched}}]}}\n---\n" +
+				"kind: Listener\nname: feel\nspec: {address: '{listen}', routes: [web], envoy: {additional_addresses: [{address: {socket_address: {address: '::1', port_value: {listen-port}}}}]}, envoyHTTP: {server_name: patched, server_header_transformation: OVERWRITE}, envoyRoutes: {response_headers_to_add: [{header: {key: x-table, value: '%PROTOCOL%'}}]}}\n",
+			see: func(t *testing.T, f *felt) {
+				f.a.handle(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprintf(w, "%s %s", r.Proto, r.URL.Path) })
+				v4 := f.listen
+				defer func() { f.listen = v4 }()
+				for _, at := range []string{v4, net.JoinHostPort("::1", portOf(v4))} {
+					f.listen = at
+					_, body, answer := f.get("/")
+					if body != "HTTP/2.0 /patched" || answer.Get("Server") != "patched" || answer.Get("X-Host") != "patched" || answer.Get("X-Table") != "HTTP/1.1" {
+						t.Errorf("%s: %q, %v", at, body, answer)
+					}
+				}
+			},
+		},
+		{
 			name: "both families", documents: "kind: Listener\nname: feel\nspec: {address: '[::]:{listen-port}', routes: [web]}\n",
 			see: func(t *testing.T, f *felt) {
 				f.wants(t, 200, "a", "/")

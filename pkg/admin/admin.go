@@ -66,7 +66,7 @@ type Config struct {
 	AllowedHosts []string
 	// Validate finds in changed documents what only a running server can; nil finds
 	// nothing.
-	Validate func(before, after *spec.Spec) spec.Faults
+	Validate func(before, after *spec.Spec) (faults, warnings spec.Faults)
 	// Certificates lists those in use; nil is none.
 	Certificates func() []model.Certificate
 	// Admins says which Envoys may be asked.
@@ -94,7 +94,7 @@ func New(cfg Config) http.Handler {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Validate == nil {
-		cfg.Validate = func(_, _ *spec.Spec) spec.Faults { return nil }
+		cfg.Validate = func(_, _ *spec.Spec) (faults, warnings spec.Faults) { return nil, nil }
 	}
 	if cfg.Certificates == nil {
 		cfg.Certificates = func() []model.Certificate { return nil }

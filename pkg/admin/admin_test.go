@@ -126,11 +126,11 @@ func newWorld(t *testing.T, documents ...string) *world {
 				{File: "fine.pem", Users: []string{"xds.tls"}, State: model.CertificateValid},
 			}
 		},
-		Validate: func(_, after *spec.Spec) (faults spec.Faults) {
+		Validate: func(_, after *spec.Spec) (faults, warnings spec.Faults) {
 			if d := after.Document(spec.KindUpstream, "invalid"); d != nil {
 				faults = append(faults, d.Fault("spec", "not on this machine"))
 			}
-			return faults
+			return faults, nil
 		},
 	}
 	w.api = admin.New(w.config)

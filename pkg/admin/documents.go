@@ -279,8 +279,11 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Result, Outcome, error) {
 	streams := s.Fleet.Streams(ctx)
 	a.Author = actor(ctx)
+	var odd spec.Faults
 	a.Check = func(before, after *spec.Spec) error {
-		return append(twoGroups(after, streams), s.Validate(before, after)...).Err()
+		var faults spec.Faults
+		faults, odd = s.Validate(before, after)
+		return append(twoGroups(after, streams), faults...).Err()
 	}
 	do := func() (store.Result, error) { return s.Store.Apply(ctx, a) }
 	if dry {
@@ -291,6 +294,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 		return r, Outcome{}, err
 	}
 	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(r.Before, r.After)}
+	out.Warnings = append(out.Warnings, odd...)
 	out.Warnings = append(out.Warnings, lostProxies(r.Before, r.After, streams)...)
 	count := map[string]int{}
 	for _, st := range streams {

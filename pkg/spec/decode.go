@@ -142,6 +142,10 @@ func (d *decoder) value(n ast.Node, path string, v reflect.Value) {
 		d.duration(n, path, v)
 		return
 	}
+	if v.Type() == passthroughType {
+		d.passthrough(n, path, v)
+		return
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		p := reflect.New(v.Type().Elem())

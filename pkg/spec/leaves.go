@@ -55,6 +55,8 @@ func typeName(t reflect.Type) string {
 	switch {
 	case t == durationType:
 		return "duration"
+	case t == passthroughType:
+		return "mapping"
 	case t.Kind() == reflect.Bool:
 		return "boolean"
 	case t.Kind() == reflect.Float64:

@@ -18,6 +18,9 @@ type Listener struct {
 	HeadersTimeout    Duration     `json:"requestHeadersTimeout,omitempty" default:"10s" doc:"Longest time to receive a request's headers; 0s is without limit."`
 	MaxHeadersKB      uint32       `json:"maxRequestHeadersKB,omitempty" default:"60" minimum:"1" maximum:"8192" doc:"Most of a request's headers, in KiB."`
 	BufferLimit       uint32       `json:"connectionBufferBytes,omitempty" default:"1048576" minimum:"1024" doc:"Bytes that may be buffered for each connection."`
+	Envoy             Passthrough  `json:"envoy,omitempty" doc:"Part of Envoy's own Listener (envoy.config.listener.v3), merged last as a JSON Merge Patch."`
+	EnvoyHTTP         Passthrough  `json:"envoyHTTP,omitempty" doc:"Part of Envoy's own HttpConnectionManager of a listener with routes, merged last as a JSON Merge Patch."`
+	EnvoyRoutes       Passthrough  `json:"envoyRoutes,omitempty" doc:"Part of Envoy's own RouteConfiguration of a listener with routes, merged last as a JSON Merge Patch."`
 	TrustedHops       uint32       `json:"trustedHops,omitempty" maximum:"16" doc:"Proxies in front whose x-forwarded-for is believed."`
 }
 
@@ -49,7 +52,7 @@ func (l *Listener) check(c *checker) {
 			c.faultf("spec.tcp.to", "is empty; name an upstream")
 		}
 		checkDestinations(c, "spec.tcp.to", l.TCP.To)
-		for _, field := range []string{"http2", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "trustedHops"} {
+		for _, field := range []string{"http2", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "trustedHops", "envoyHTTP", "envoyRoutes"} {
 			if c.doc.written("spec." + field) {
 				c.faultf("spec."+field, "means nothing for tcp, which has no requests; leave it out")
 			}

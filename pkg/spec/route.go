@@ -7,8 +7,9 @@ import (
 
 // Route says which requests for a set of hosts go to which upstreams.
 type Route struct {
-	Hosts []string `json:"hosts" required:"true" doc:"Hosts: exact, *.example.com, or * for any other. Ports in a request's host are ignored."`
-	Rules []Rule   `json:"rules" required:"true" doc:"Tried as written; the first match decides."`
+	Hosts []string    `json:"hosts" required:"true" doc:"Hosts: exact, *.example.com, or * for any other. Ports in a request's host are ignored."`
+	Rules []Rule      `json:"rules" required:"true" doc:"Tried as written; the first match decides."`
+	Envoy Passthrough `json:"envoy,omitempty" doc:"Part of Envoy's own VirtualHost (envoy.config.route.v3), merged last as a JSON Merge Patch."`
 }
 
 // Rule is one match and what becomes of it: exactly one of to, redirect and respond.
@@ -24,6 +25,7 @@ type Rule struct {
 	Timeout     *Duration     `json:"timeout,omitempty" doc:"Whole request, retries included; 0s is none. Default: 15s, none where an upstream speaks grpc or the rule has upgrades."`
 	IdleTimeout *Duration     `json:"idleTimeout,omitempty" doc:"A request without a byte either way ends after this; 0s is never. Default: the listener's streamIdleTimeout."`
 	Retry       Retry         `json:"retry,omitempty" doc:"What is tried again. attempts: 1 turns it off."`
+	Envoy       Passthrough   `json:"envoy,omitempty" doc:"Part of Envoy's own Route (envoy.config.route.v3), merged last as a JSON Merge Patch."`
 	HashOn      []HashOn      `json:"hashOn,omitempty" doc:"What ringHash and maglev upstreams hash; the first that is there decides."`
 }
 

@@ -77,6 +77,8 @@ func schemaOf(t reflect.Type) map[string]any {
 	switch {
 	case t == durationType:
 		return map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`}
+	case t == passthroughType:
+		return map[string]any{"type": "object"}
 	case t.Kind() == reflect.Pointer:
 		return schemaOf(t.Elem())
 	case t.Kind() == reflect.Struct:

@@ -26,6 +26,7 @@ type Upstream struct {
 	HealthChecks    []HealthCheck     `json:"healthChecks,omitempty" doc:"Active checks that every proxy runs by itself. An Envoy before 1.40 is sent only the first."`
 	Outlier         *OutlierDetection `json:"outlierDetection,omitempty" doc:"Ejects endpoints by what real requests see. Off unless it is written."`
 	CircuitBreakers CircuitBreakers   `json:"circuitBreakers,omitempty" doc:"Limits of each proxy towards this upstream; beyond them requests fail at once (flag UO)."`
+	Envoy           Passthrough       `json:"envoy,omitempty" doc:"Part of Envoy's own Cluster (envoy.config.cluster.v3), merged last as a JSON Merge Patch."`
 	WhenUnavailable WhenUnavailable   `json:"whenUnavailable,omitempty" doc:"What happens when too few endpoints are usable."`
 }
 

@@ -22,8 +22,20 @@ const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // Cluster is the definition of an upstream. Its endpoints come as the assignment
 // AssignmentName; those of one with hostnames are part of it, and are what svc
-// says (nil: nobody).
-func Cluster(name string, u *spec.Upstream, svc *model.Service, band Band) *clusterv3.Cluster {
+// says (nil: nobody). The error is a PatchError.
+func Cluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clusterv3.Cluster, error) {
+	c, _, err := patchedCluster(name, u, svc, band)
+	return c, err
+}
+
+// patchedCluster tells besides what `envoy:` overrides.
+func patchedCluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clusterv3.Cluster, []string, error) {
+	c := cluster(name, u, svc, band)
+	over, err := patch(c, u.Envoy, "spec.envoy", "name", "type", "cluster_type", "eds_cluster_config", "load_assignment")
+	return c, over, err
+}
+
+func cluster(name string, u *spec.Upstream, svc *model.Service, band Band) *clusterv3.Cluster {
 	key := u.Key(name)
 	c := &clusterv3.Cluster{
 		Name:            name,

@@ -20,27 +20,41 @@ import (
 )
 
 // Listener accepts HTTP/1 and HTTP/2 and routes by the table of its own name, or
-// passes connections on.
-func Listener(name string, l *spec.Listener) *listenerv3.Listener {
+// passes connections on. The error is a PatchError.
+func Listener(name string, l *spec.Listener) (*listenerv3.Listener, error) {
+	m, _, err := patchedListener(name, l)
+	return m, err
+}
+
+// patchedListener tells besides what `envoy:` overrides.
+func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, []string, error) {
 	ap, _ := netip.ParseAddrPort(l.Address) // the document's check let nothing else through
 	at := address(ap)
 	if ap.Addr().IsUnspecified() && ap.Addr().Is6() {
 		at.GetSocketAddress().Ipv4Compat = true // every address of both families
 	}
+	var over []string
 	filter := &listenerv3.Filter{Name: "envoy.filters.network.http_connection_manager"}
 	if l.TCP != nil {
 		filter.Name = "envoy.filters.network.tcp_proxy"
 		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(tcpProxy(name, l))}
 	} else {
-		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(name, l))}
+		manager := connectionManager(name, l)
+		var err error
+		if over, err = patch(manager, l.EnvoyHTTP, "spec.envoyHTTP", "rds", "route_config", "scoped_routes"); err != nil {
+			return nil, nil, err
+		}
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)}
 	}
-	return &listenerv3.Listener{
+	m := &listenerv3.Listener{
 		Name:                          name,
 		Address:                       at,
 		PerConnectionBufferLimitBytes: u32(l.BufferLimit),
 		FilterChains:                  []*listenerv3.FilterChain{{TransportSocket: downstreamTLS(name, l), Filters: []*listenerv3.Filter{filter}}},
 		Metadata:                      origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
 	}
+	more, err := patch(m, l.Envoy, "spec.envoy", "name", "address")
+	return m, append(over, more...), err
 }
 
 // ListenerClusters lists the clusters that a listener itself names, sorted.

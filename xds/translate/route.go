@@ -18,13 +18,18 @@ import (
 const defaultTimeout = spec.Duration(15e9)
 
 // RouteTable is all routes of one listener, named like the listener; each Route
-// document is a virtual host.
-func RouteTable(listener string, l *spec.Listener, s *spec.Spec) *routev3.RouteConfiguration {
+// document is a virtual host. The error is a PatchError, or names the Route that
+// has one.
+func RouteTable(listener string, l *spec.Listener, s *spec.Spec) (*routev3.RouteConfiguration, error) {
 	t := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
 	longest := 0
 	for _, name := range l.Routes {
 		if r, ok := s.Route(name); ok {
-			t.VirtualHosts = append(t.VirtualHosts, virtualHost(name, r, s))
+			vh, _, err := virtualHost(name, r, s)
+			if err != nil {
+				return nil, fmt.Errorf("Route/%s: %w", name, err)
+			}
+			t.VirtualHosts = append(t.VirtualHosts, vh)
 			for _, rule := range r.Rules {
 				if rule.Respond != nil {
 					longest = max(longest, len(rule.Respond.Body))
@@ -35,7 +40,8 @@ func RouteTable(listener string, l *spec.Listener, s *spec.Spec) *routev3.RouteC
 	if longest > defaultBody {
 		t.MaxDirectResponseBodySizeBytes = u32(uint32(longest))
 	}
-	return t
+	_, err := patch(t, l.EnvoyRoutes, "spec.envoyRoutes", "name", "virtual_hosts", "vhds")
+	return t, err
 }
 
 // Clusters lists the clusters that a route table names, sorted.
@@ -60,14 +66,40 @@ func Clusters(t *routev3.RouteConfiguration) []string {
 	return out
 }
 
-func virtualHost(name string, r *spec.Route, s *spec.Spec) *routev3.VirtualHost {
+// virtualHost tells besides what `envoy:` overrides, by the document's fields.
+func virtualHost(name string, r *spec.Route, s *spec.Spec) (*routev3.VirtualHost, map[string][]string, error) {
 	vh := &routev3.VirtualHost{Name: name, Domains: r.Hosts}
+	over := map[string][]string{}
 	for i, rule := range r.Rules {
 		rt := route(rule, s)
 		rt.Name = fmt.Sprintf("%s[%d]", name, i) // the access log says which rule it was
+		field := fmt.Sprintf("spec.rules[%d].envoy", i)
+		var err error
+		if over[field], err = patchRoute(rt, rule.Envoy, field); err != nil {
+			return nil, nil, err
+		}
 		vh.Routes = append(vh.Routes, rt)
 	}
-	return vh
+	var err error
+	over["spec.envoy"], err = patch(vh, r.Envoy, "spec.envoy", "name", "domains", "routes", "matcher")
+	return vh, over, err
+}
+
+// leadingTo are the fields by which a route leads to clusters: which are sent, and
+// when, follows from the document.
+var leadingTo = []string{"cluster", "weighted_clusters", "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin"}
+
+func patchRoute(r *routev3.Route, p spec.Passthrough, field string) ([]string, error) {
+	before := Clusters(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{r}}}})
+	over, err := patch(r, p, field, "name")
+	if err != nil {
+		return nil, err
+	}
+	after := Clusters(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{r}}}})
+	if p != "" && (!slices.Equal(before, after) || r.GetRoute().GetClusterHeader() != "" || r.GetRoute().GetClusterSpecifierPlugin() != "" || r.GetRoute().GetInlineClusterSpecifierPlugin() != nil) {
+		return nil, &PatchError{field, "route", fmt.Errorf("leads to other clusters than the document; which are sent follows from `to`, so that %s cannot be set here", strings.Join(leadingTo, ", "))}
+	}
+	return over, nil
 }
 
 // defaultBody is the longest direct response that Envoy takes unasked.

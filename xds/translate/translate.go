@@ -87,7 +87,8 @@ func AssignmentName(name string, u *spec.Upstream) string {
 		Protocol  string
 		CheckPort uint32
 		TLS       any `json:",omitempty"`
-	}{u.Key(name), u.Service.Tags, u.Service.Metadata, u.Service.AddressTag, u.Protocol, checkPort(u), tlsIdentity(u)}
+		Envoy     any `json:",omitempty"`
+	}{u.Key(name), u.Service.Tags, u.Service.Metadata, u.Service.AddressTag, u.Protocol, checkPort(u), tlsIdentity(u), patchIdentity(u)}
 	text, _ := json.Marshal(inseparable) // of strings and numbers: cannot fail
 	sum := sha256.Sum256(text)
 	return name + "@" + hex.EncodeToString(sum[:])[:12]

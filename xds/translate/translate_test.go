@@ -143,10 +143,14 @@ func resources(t *testing.T, ar *txtar.Archive) map[string]proto.Message {
 	if faults = append(faults, linked...); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	return messages(s)
+	out, err := messages(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
-func messages(s *spec.Spec) map[string]proto.Message {
+func messages(s *spec.Spec) (map[string]proto.Message, error) {
 	local := map[model.ServiceKey]*model.Service{}
 	for _, svc := range s.LocalServices() {
 		local[svc.Key] = &svc
@@ -156,9 +160,16 @@ func messages(s *spec.Spec) map[string]proto.Message {
 		switch b := d.Body.(type) {
 		case *spec.Upstream:
 			svc := local[b.Key(d.Name)]
-			c := translate.Cluster(d.Name, b, svc, translate.MaxBand)
+			c, err := translate.Cluster(d.Name, b, svc, translate.MaxBand)
+			if err != nil {
+				return nil, err
+			}
 			out["clusters/"+d.Name] = c
-			if old := translate.Cluster(d.Name, b, svc, translate.MinBand); !proto.Equal(old, c) {
+			old, err := translate.Cluster(d.Name, b, svc, translate.MinBand)
+			if err != nil {
+				return nil, err
+			}
+			if !proto.Equal(old, c) {
 				out["old/clusters/"+d.Name] = old
 			}
 			if svc != nil && !b.Hostnames() {
@@ -166,13 +177,20 @@ func messages(s *spec.Spec) map[string]proto.Message {
 				out["assignments/"+d.Name] = a
 			}
 		case *spec.Listener:
-			out["listeners/"+d.Name] = translate.Listener(d.Name, b)
-			if len(b.Routes) > 0 {
-				out["routes/"+d.Name] = translate.RouteTable(d.Name, b, s)
+			l, err := translate.Listener(d.Name, b)
+			if err != nil {
+				return nil, err
+			}
+			out["listeners/"+d.Name] = l
+			if len(b.Routes) == 0 {
+				continue
+			}
+			if out["routes/"+d.Name], err = translate.RouteTable(d.Name, b, s); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 func sorted(m map[string]proto.Message) []string {
@@ -212,7 +230,11 @@ func FuzzTranslate(f *testing.F) {
 		if len(faults)+len(linked) > 0 {
 			return
 		}
-		for name, m := range messages(s) {
+		out, err := messages(s)
+		if err != nil {
+			return // what is wrong with an envoy: is told
+		}
+		for name, m := range out {
 			if err := translate.Check(m); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
