@@ -290,6 +290,35 @@ func connectionsFeelings() []feeling {
 			},
 		},
 		{
+			name:      "the own locality first",
+			feels:     []string{"Upstream spec.loadBalancing.localities"},
+			documents: "kind: Upstream\nname: web\nspec: {loadBalancing: {policy: roundRobin, localities: loadAware}, endpoints: [{address: '{a}', zone: zone-1}, {address: '{b}', zone: zone-2}]}\n",
+			see: func(t *testing.T, f *felt) {
+				load := func(e *echo, share string) {
+					e.handle(func(w http.ResponseWriter, _ *http.Request) {
+						w.Header().Set("Endpoint-Load-Metrics", `JSON {"cpu_utilization": `+share+`, "rps_fractional": 10}`)
+						_, _ = io.WriteString(w, e.name)
+					})
+				}
+				load(f.a, "0.3")
+				load(f.b, "0.3")
+				within(t, 5*time.Second, "both report the same: the own locality", func() string {
+					if got := f.shares(100, "/", nil); got["a"] < 85 {
+						return fmt.Sprint(got)
+					}
+					return ""
+				})
+				load(f.a, "0.95")
+				load(f.b, "0.05")
+				within(t, 5*time.Second, "the own locality is busy: others help", func() string {
+					if got := f.shares(100, "/", nil); got["b"] < 30 {
+						return fmt.Sprint(got)
+					}
+					return ""
+				})
+			},
+		},
+		{
 			name: "both families", documents: "kind: Listener\nname: feel\nspec: {address: '[::]:{listen-port}', routes: [web]}\n",
 			see: func(t *testing.T, f *felt) {
 				f.wants(t, 200, "a", "/")

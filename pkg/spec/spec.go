@@ -219,6 +219,9 @@ func (l *linker) upstream(d *Document, u *Upstream) {
 	if len(u.HealthChecks) > 1 {
 		l.warn(d, "spec.healthChecks", "an Envoy before 1.40 is sent only the first of the %d", len(u.HealthChecks))
 	}
+	if u.LoadBalancing.Localities == "loadAware" {
+		l.warn(d, "spec.loadBalancing.localities", "an Envoy before 1.40 uses the endpoints of all localities alike")
+	}
 	for i, h := range u.HealthChecks {
 		if h.Timeout > h.Interval {
 			l.warn(d, index("spec.healthChecks", i)+".timeout", "%s is longer than the interval %s", h.Timeout, h.Interval)

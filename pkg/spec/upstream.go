@@ -55,6 +55,7 @@ type DNS struct {
 // LoadBalancing is the policy and its knobs.
 type LoadBalancing struct {
 	Policy      string `json:"policy,omitempty" default:"leastRequest" enum:"leastRequest,roundRobin,random,ringHash,maglev" doc:"Envoy's load balancing policy."`
+	Localities  string `json:"localities,omitempty" default:"any" enum:"any,loadAware" doc:"loadAware (Envoy 1.40): endpoints of the proxy's own locality first, others as far as those are busier, by the load that endpoints report (ORCA). Not with ringHash or maglev. any, and an Envoy before 1.40: localities do not matter."`
 	ChoiceCount uint32 `json:"choiceCount,omitempty" default:"2" minimum:"2" maximum:"64" doc:"leastRequest: endpoints compared for each pick."`
 	MinRingSize uint64 `json:"minRingSize,omitempty" default:"1024" minimum:"1" maximum:"8388608" doc:"ringHash: least entries in the ring."`
 	MaxRingSize uint64 `json:"maxRingSize,omitempty" default:"8388608" minimum:"1" maximum:"8388608" doc:"ringHash: most entries in the ring."`
@@ -128,6 +129,9 @@ func (u *Upstream) check(c *checker) {
 	lb := u.LoadBalancing
 	if lb.MinRingSize > lb.MaxRingSize {
 		c.faultf("spec.loadBalancing.minRingSize", "%d is more than maxRingSize %d", lb.MinRingSize, lb.MaxRingSize)
+	}
+	if lb.Localities == "loadAware" && (lb.Policy == "ringHash" || lb.Policy == "maglev") {
+		c.faultf("spec.loadBalancing.localities", "a hash picks one endpoint of all; with %s localities cannot matter", lb.Policy)
 	}
 	if !isPrime(lb.TableSize) {
 		c.faultf("spec.loadBalancing.tableSize", "%d is not a prime number; 65537 is", lb.TableSize)

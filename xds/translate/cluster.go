@@ -7,8 +7,13 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	localityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/load_aware_locality/v3"
+	randomv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random/v3"
+	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -69,7 +74,7 @@ func cluster(name string, u *spec.Upstream, svc *model.Service, band Band) *clus
 	if u.Outlier != nil || len(u.HealthChecks) > 0 {
 		c.CommonLbConfig.UpdateMergeWindow = durationpb.New(0)
 	}
-	loadBalancing(c, u.LoadBalancing)
+	loadBalancing(c, u.LoadBalancing, band)
 	return c
 }
 
@@ -80,7 +85,14 @@ func panicThreshold(p spec.Panic) float64 {
 	return p.Below
 }
 
-func loadBalancing(c *clusterv3.Cluster, lb spec.LoadBalancing) {
+// loadAware is the first minor that has the policy of that name.
+const loadAware Band = 40
+
+func loadBalancing(c *clusterv3.Cluster, lb spec.LoadBalancing, band Band) {
+	if lb.Localities == "loadAware" && band >= loadAware {
+		c.LoadBalancingPolicy = policies("envoy.load_balancing_policies.load_aware_locality", &localityv3.LoadAwareLocality{EndpointPickingPolicy: picking(lb)})
+		return
+	}
 	switch lb.Policy {
 	case "roundRobin":
 		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
@@ -102,6 +114,23 @@ func loadBalancing(c *clusterv3.Cluster, lb spec.LoadBalancing) {
 			ChoiceCount: u32(lb.ChoiceCount),
 		}}
 	}
+}
+
+// picking is the policy within a locality.
+func picking(lb spec.LoadBalancing) *clusterv3.LoadBalancingPolicy {
+	switch lb.Policy {
+	case "roundRobin":
+		return policies("envoy.load_balancing_policies.round_robin", &roundrobinv3.RoundRobin{})
+	case "random":
+		return policies("envoy.load_balancing_policies.random", &randomv3.Random{})
+	}
+	return policies("envoy.load_balancing_policies.least_request", &leastrequestv3.LeastRequest{ChoiceCount: u32(lb.ChoiceCount)})
+}
+
+func policies(name string, m proto.Message) *clusterv3.LoadBalancingPolicy {
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+		TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)},
+	}}}
 }
 
 func circuitBreakers(b spec.CircuitBreakers) *clusterv3.CircuitBreakers {

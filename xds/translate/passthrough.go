@@ -80,10 +80,10 @@ func patch(m proto.Message, p spec.Passthrough, field string, refused ...string)
 	}
 	out := m.ProtoReflect().New().Interface()
 	if err := protojson.Unmarshal(text, out); err != nil {
-		return fail("", fmt.Errorf("Envoy's %s does not take it: %s", d.FullName(), cause(err)))
+		return fail("", fmt.Errorf("is not taken by %s: %s", d.FullName(), cause(err)))
 	}
 	if err := Check(out); err != nil {
-		return fail("", fmt.Errorf("Envoy would refuse it: %w", err))
+		return fail("", fmt.Errorf("would be refused by Envoy: %w", err))
 	}
 	proto.Reset(m)
 	proto.Merge(m, out)

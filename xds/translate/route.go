@@ -27,7 +27,7 @@ func RouteTable(listener string, l *spec.Listener, s *spec.Spec) (*routev3.Route
 		if r, ok := s.Route(name); ok {
 			vh, _, err := virtualHost(name, r, s)
 			if err != nil {
-				return nil, fmt.Errorf("Route/%s: %w", name, err)
+				return nil, fmt.Errorf("virtual host %s: %w", name, err)
 			}
 			t.VirtualHosts = append(t.VirtualHosts, vh)
 			for _, rule := range r.Rules {
