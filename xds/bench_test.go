@@ -37,7 +37,7 @@ func BenchmarkTranslate1000(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		routes, err := translate.RouteTable("edge", l, sp)
+		routes, err := translate.RouteTable("edge", l, sp, translate.MaxBand)
 		if err != nil {
 			b.Fatal(err)
 		}

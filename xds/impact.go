@@ -84,12 +84,20 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 	}
 	for _, name := range g.Listeners {
 		if l, ok := s.Listener(name); ok {
+			if l.GRPC {
+				for _, host := range translate.Targets(l, s) {
+					add(delivery.Listeners, host, translate.APIListener(host, name), nil)
+				}
+				t, err := translate.RouteTable(name, l, s, translate.GRPC)
+				add(delivery.RouteTables, name, t, err)
+				continue
+			}
 			m, err := translate.Listener(name, l)
 			add(delivery.Listeners, name, m, err)
 			if len(l.Routes) == 0 {
 				continue
 			}
-			t, err := translate.RouteTable(name, l, s)
+			t, err := translate.RouteTable(name, l, s, translate.MaxBand)
 			add(delivery.RouteTables, name, t, err)
 		}
 	}

@@ -94,6 +94,7 @@ type Publisher struct {
 	clusters    map[clusterKey]*delivery.Resource
 	lastGood    map[lastKey]*delivery.Resource
 	secrets     map[string]made       // by name
+	forGRPC     map[string]form       // assignments, by name
 	entrances   map[lastKey]entrance  // of this Spec
 	definitions map[string]definition // every generation that is known, by assignment name
 	history     bool                  // definitions holds the store's history
@@ -164,7 +165,7 @@ func New(cfg Config) *Publisher {
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]*delivery.Resource{},
-		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
+		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
 	}
@@ -338,6 +339,11 @@ func (p *Publisher) prune() {
 		_, served := p.assignments[k.name]
 		if k.typ == delivery.Assignments && !served || k.typ != delivery.Assignments && !declared[k.name] {
 			delete(p.lastGood, k)
+		}
+	}
+	for name := range p.forGRPC {
+		if p.assignments[name] == nil {
+			delete(p.forGRPC, name)
 		}
 	}
 	for k := range p.clusters {

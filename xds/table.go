@@ -90,7 +90,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
 		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Secrets: {}, delivery.Listeners: {}, delivery.RouteTables: {},
 	}}
-	for _, name := range p.spec.Upstreams(c.Group) {
+	for _, name := range p.spec.UpstreamsFor(c.Group, band == translate.GRPC) {
 		pub := p.published[name]
 		if pub == nil {
 			t.Unknown[name] = true
@@ -103,19 +103,25 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		}
 		t.Resources[delivery.Clusters][name] = cluster
 		if cluster.Assignment != "" {
-			t.Resources[delivery.Assignments][cluster.Assignment] = p.assignments[cluster.Assignment]
+			t.Resources[delivery.Assignments][cluster.Assignment] = p.assignmentFor(cluster.Assignment, band)
 		}
-		p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))
+		if band != translate.GRPC {
+			p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))
+		}
 	}
 	for name := range p.older { // a session serves them only to who holds the cluster
-		if r := p.assignments[name]; r != nil {
+		if r := p.assignmentFor(name, band); r != nil {
 			t.Resources[delivery.Assignments][name] = r
 		}
 	}
 	g, _ := p.spec.Group(c.Group)
 	for _, name := range g.Listeners {
 		l, ok := p.spec.Listener(name)
-		if !ok {
+		if !ok || l.GRPC != (band == translate.GRPC) {
+			continue
+		}
+		if l.GRPC {
+			p.addTargets(t, name, l)
 			continue
 		}
 		if r := p.entrance(delivery.Listeners, name, band, l); r != nil {
@@ -132,6 +138,43 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 	return t
 }
 
+// addTargets puts a listener for gRPC's own clients into a table: one resource for
+// each host, and the routes.
+func (p *Publisher) addTargets(t *delivery.Table, name string, l *spec.Listener) {
+	for _, host := range translate.Targets(l, p.spec) {
+		r, problem := p.resource(delivery.Listeners, host, translate.GRPC, "Listener/"+name, translate.APIListener(host, name), nil, nil)
+		if p.note(r, problem) != nil {
+			t.Resources[delivery.Listeners][host] = r
+		}
+	}
+	if r := p.entrance(delivery.RouteTables, name, translate.GRPC, l); r != nil {
+		t.Resources[delivery.RouteTables][name] = r
+	}
+}
+
+// assignmentFor is an assignment in the form of a band; nil where it is not known.
+func (p *Publisher) assignmentFor(name string, band translate.Band) *delivery.Resource {
+	r := p.assignments[name]
+	if r == nil || band != translate.GRPC {
+		return r
+	}
+	if same := p.forGRPC[name]; same.from == r {
+		return same.resource
+	}
+	m := &endpointv3.ClusterLoadAssignment{}
+	if err := r.Body.UnmarshalTo(m); err != nil {
+		return p.note(nil, []model.Problem{{Document: r.Document, Message: "cannot be read again: " + err.Error()}})
+	}
+	out, problem := p.resource(delivery.Assignments, name, translate.GRPC, r.Document, translate.GRPCAssignment(m), nil, nil)
+	if problem == nil {
+		p.forGRPC[name] = form{r, out}
+	}
+	return p.note(out, problem)
+}
+
+// form is a resource as another client takes it.
+type form struct{ from, resource *delivery.Resource }
+
 // entrance is a listener or its route table. Services do not touch it, so that it
 // is made once for each Spec.
 func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band, l *spec.Listener) *delivery.Resource {
@@ -145,7 +188,7 @@ func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band
 				r.Address, r.Clusters = l.Address, translate.ListenerClusters(l)
 			})
 		} else {
-			routes, err := translate.RouteTable(name, l, p.spec)
+			routes, err := translate.RouteTable(name, l, p.spec, band)
 			made.resource, made.problems = p.resource(typ, name, band, doc, routes, err, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
 		}
 		p.entrances[key] = made

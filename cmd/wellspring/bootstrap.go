@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,7 +14,7 @@ import (
 func bootstrapCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
-		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens.",
+		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens. With --grpc it is JSON for a program that is an xDS\nclient itself.",
 		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --xds xds.internal:18000 \\\n    --xds-ca /etc/envoy/ca.pem --xds-cert /etc/envoy/edge-1.pem \\\n" +
@@ -25,6 +26,7 @@ func bootstrapCommand(g *global) *cobra.Command {
 	f.StringVar(&c.Group, "group", "", "name of its Group document (required)")
 	f.StringVar(&c.Zone, "zone", "", "zone that it runs in")
 	f.StringSliceVar(&c.XDS, "xds", []string{"127.0.0.1:18000"}, "addresses of the control plane")
+	program := f.Bool("grpc", false, "for a program that is an xDS client itself (gRPC's own): JSON for GRPC_XDS_BOOTSTRAP")
 	t := &bootstrap.TLS{}
 	f.StringVar(&t.CA, "xds-ca", "", "TLS: file with the authority of the control plane's certificate")
 	f.StringVar(&t.Cert, "xds-cert", "", "TLS: file with the proxy's own certificate")
@@ -41,6 +43,19 @@ func bootstrapCommand(g *global) *cobra.Command {
 		}
 		if *t != (bootstrap.TLS{}) {
 			c.TLS = t
+		}
+		if *program {
+			for _, flag := range []string{"admin", "drain-time", "max-connections", "max-heap-bytes", "xds-server-name", "xds-secrets-dir", "output"} {
+				if cmd.Flags().Changed(flag) {
+					return &exitError{exitUsage, fmt.Sprintf("--%s means nothing with --grpc: leave it out", flag)}
+				}
+			}
+			text, err := bootstrap.GRPC(c)
+			if err != nil {
+				return &exitError{exitUsage, err.Error()}
+			}
+			_, err = cmd.OutOrStdout().Write(append(text, '\n'))
+			return err
 		}
 		b, err := bootstrap.New(c)
 		if err != nil {

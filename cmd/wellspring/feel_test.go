@@ -298,6 +298,7 @@ var feltElsewhere = map[string]string{
 	"Upstream spec.service.tags":   "TestRealExamples/consul",
 
 	"Upstream spec.service.addresses":       "TestRealHostnames",
+	"Listener spec.grpc":                    "TestRealGRPCClient",
 	"Group spec.identities":                 "TestRealIdentity",
 	"Listener spec.tls.certificates[].cert": "TestRealCertificates",
 	"Listener spec.tls.certificates[].key":  "TestRealCertificates",

@@ -127,6 +127,9 @@ func acceptStory(t *testing.T, program, version, text string) {
 				to = append(to, "{upstream: "+d.Name+"}")
 			}
 		case *spec.Listener:
+			if b.GRPC {
+				continue
+			}
 			listeners = append(listeners, d.Name)
 		}
 	}

@@ -5,11 +5,14 @@ import (
 	"time"
 )
 
-// Proxy is one Envoy as it introduced itself on a stream.
+// Proxy is one Envoy, or a program that is an xDS client itself, as it introduced
+// itself on a stream.
 type Proxy struct {
-	ID       string   `json:"id"`
-	Cluster  string   `json:"cluster,omitempty"`
-	Group    string   `json:"group,omitempty"`
+	ID      string `json:"id"`
+	Cluster string `json:"cluster,omitempty"`
+	Group   string `json:"group,omitempty"`
+	// Agent is the program: envoy, gRPC Go.
+	Agent    string   `json:"agent,omitempty"`
 	Version  string   `json:"version,omitempty"`
 	Locality Locality `json:"locality,omitzero"`
 	// Metadata holds the node's string values, nested keys joined by dots.

@@ -7,10 +7,11 @@ import (
 
 // Listener is where requests come in.
 type Listener struct {
-	Address           string       `json:"address" required:"true" doc:"IP and port that each proxy listens on: 0.0.0.0:8080. [::]:8080 takes IPv4 too."`
+	Address           string       `json:"address,omitempty" doc:"IP and port that each proxy listens on: 0.0.0.0:8080. [::]:8080 takes IPv4 too. Needed, unless grpc."`
 	Routes            []string     `json:"routes,omitempty" doc:"Names of Route documents. A host belongs to one of them. Exactly one of routes and tcp."`
 	TLS               *ListenerTLS `json:"tls,omitempty" doc:"Clients speak TLS. Certificates travel by SDS: a renewed one is used without touching the listener."`
 	TCP               *TCP         `json:"tcp,omitempty" doc:"Connections are passed on as they are, after TLS where that is written."`
+	GRPC              bool         `json:"grpc,omitempty" doc:"The routes are for programs that are xDS clients themselves (gRPC's own): each host of them is a target, xds:///HOST. Without an address; no Envoy is sent it."`
 	HTTP2             HTTP2        `json:"http2,omitempty" doc:"HTTP/2 with clients."`
 	AccessLog         AccessLog    `json:"accessLog,omitempty" doc:"One JSON line for each request, with response flags and details."`
 	IdleTimeout       Duration     `json:"idleTimeout,omitempty" default:"1h" doc:"A client's connection without a request, or of tcp without a byte, is closed after this; 0s is never."`
@@ -45,7 +46,14 @@ type AccessLog struct {
 }
 
 func (l *Listener) check(c *checker) {
-	c.ipPort("spec.address", l.Address)
+	switch {
+	case !l.GRPC && l.Address == "":
+		c.faultf("spec.address", "is missing")
+	case !l.GRPC:
+		c.ipPort("spec.address", l.Address)
+	default:
+		l.checkGRPC(c)
+	}
 	c.oneWritten("spec.routes", false, "routes and tcp", len(l.Routes) > 0, l.TCP != nil)
 	if l.TCP != nil {
 		if len(l.TCP.To) == 0 {
@@ -75,6 +83,15 @@ func (l *Listener) check(c *checker) {
 		c.headerValue("spec.accessLog.to", to)
 	default:
 		c.faultf("spec.accessLog.to", "%q is not stdout, stderr, off or an absolute path", to)
+	}
+}
+
+// checkGRPC refuses what only a proxy that listens can do.
+func (l *Listener) checkGRPC(c *checker) {
+	for _, field := range []string{"address", "tcp", "tls", "http2", "accessLog", "idleTimeout", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "connectionBufferBytes", "trustedHops", "envoy", "envoyHTTP"} {
+		if c.doc.written("spec." + field) {
+			c.faultf("spec."+field, "means nothing for grpc: the client is the proxy, and nobody listens; leave it out")
+		}
 	}
 }
 

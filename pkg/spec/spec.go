@@ -105,6 +105,16 @@ func (s *Spec) GroupsOf(p model.Proxy) []string {
 // Upstreams lists the names of the upstreams reachable from a group's listeners,
 // sorted.
 func (s *Spec) Upstreams(group string) []string {
+	return s.reachable(group, func(*Listener) bool { return true })
+}
+
+// UpstreamsFor lists those that are reachable for one kind of client: gRPC's own, or
+// proxies.
+func (s *Spec) UpstreamsFor(group string, grpc bool) []string {
+	return s.reachable(group, func(l *Listener) bool { return l.GRPC == grpc })
+}
+
+func (s *Spec) reachable(group string, via func(*Listener) bool) []string {
 	seen := map[string]bool{}
 	g, _ := s.Group(group)
 	if g == nil {
@@ -112,7 +122,7 @@ func (s *Spec) Upstreams(group string) []string {
 	}
 	for _, ln := range g.Listeners {
 		l, _ := s.Listener(ln)
-		if l == nil {
+		if l == nil || !via(l) {
 			continue
 		}
 		for _, to := range l.Destinations() {
@@ -253,6 +263,9 @@ func (l *linker) route(d *Document, r *Route) {
 }
 
 func (l *linker) listener(d *Document, li *Listener) {
+	if li.GRPC {
+		l.forGRPC(d, li)
+	}
 	for i, to := range li.Destinations() {
 		if _, ok := l.spec.Upstream(to.Upstream); !ok {
 			l.missing(d, index("spec.tcp.to", i)+".upstream", KindUpstream, to.Upstream)
@@ -267,6 +280,9 @@ func (l *linker) listener(d *Document, li *Listener) {
 		}
 		for j, h := range r.Hosts {
 			h = strings.ToLower(h)
+			if li.GRPC && strings.Contains(h, "*") {
+				l.fault(d, index("spec.routes", i), "Route/%s has the host %q; a target of gRPC is one host", name, h)
+			}
 			if first, ok := hosts[h]; ok && first != name {
 				rd := l.spec.docs[Ref{KindRoute, name}]
 				l.fault(rd, index("spec.hosts", j), "host %q belongs to Route/%s too, on Listener/%s; a host belongs to one Route per listener", h, first, d.Name)
@@ -279,11 +295,16 @@ func (l *linker) listener(d *Document, li *Listener) {
 func (l *linker) group(d *Document, g *Group) {
 	type bound struct{ name, address string }
 	var all []bound
+	targets := map[string]string{} // host → Listener document
 	for i, name := range g.Listeners {
 		at := index("spec.listeners", i)
 		li, ok := l.spec.Listener(name)
 		if !ok {
 			l.missing(d, at, KindListener, name)
+			continue
+		}
+		if li.GRPC {
+			l.targets(d, name, li, targets)
 			continue
 		}
 		for _, b := range all {
@@ -298,6 +319,54 @@ func (l *linker) group(d *Document, g *Group) {
 	for _, other := range l.spec.Documents(KindGroup) {
 		if og, ok := other.Body.(*Group); ok && other.Name > d.Name && m.compatible(og.Match.effective(other.Name)) {
 			l.warn(d, "spec.match", "one proxy could match Group/%s too, and would then be refused", other.Name)
+		}
+	}
+}
+
+// forGRPC warns of what gRPC's own clients do otherwise than a proxy.
+func (l *linker) forGRPC(d *Document, li *Listener) {
+	for i, rn := range li.Routes {
+		r, _ := l.spec.Route(rn)
+		if r == nil {
+			continue
+		}
+		at := index("spec.routes", i)
+		for _, rule := range r.Rules {
+			if rule.Redirect != nil || rule.Respond != nil || rule.Rewrite != nil || len(rule.Request.Set)+len(rule.Request.Add)+len(rule.Request.Remove)+len(rule.Upgrades) > 0 {
+				l.warn(d, at, "gRPC's own clients know no redirects, answers, rewrites, header edits or upgrades: Route/%s has some", rn)
+				break
+			}
+		}
+		for _, rule := range r.Rules {
+			for _, to := range rule.To {
+				u, ok := l.spec.Upstream(to.Upstream)
+				switch {
+				case !ok:
+				case u.Hostnames() && (u.DNS == nil || len(u.DNS.Hosts) != 1):
+					l.fault(d, at, "Upstream/%s has endpoints by name; gRPC's own clients take one dns.hosts only", to.Upstream)
+				case u.LoadBalancing.Policy == "random" || u.LoadBalancing.Policy == "maglev":
+					l.warn(d, at, "gRPC's own clients do not have the policy %s of Upstream/%s; they use roundRobin", u.LoadBalancing.Policy, to.Upstream)
+				case u.TLS != nil:
+					l.warn(d, at, "gRPC's own clients bring their own TLS to Upstream/%s; what it says of tls is not sent to them", to.Upstream)
+				}
+			}
+		}
+	}
+}
+
+// targets wants each host of gRPC's clients on one listener of a group.
+func (l *linker) targets(g *Document, name string, li *Listener, seen map[string]string) {
+	for i, rn := range li.Routes {
+		r, _ := l.spec.Route(rn)
+		if r == nil {
+			continue
+		}
+		for _, h := range r.Hosts {
+			if first, ok := seen[h]; ok && first != name {
+				d := l.spec.docs[Ref{KindListener, name}]
+				l.fault(d, index("spec.routes", i), "host %q is a target by Listener/%s too, in Group/%s; a target is on one listener", h, first, g.Name)
+			}
+			seen[h] = name
 		}
 	}
 }

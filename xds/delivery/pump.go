@@ -212,7 +212,7 @@ func upstreamOf(assignment string) string {
 // makeBeforeBreak holds a route table, or a listener that passes connections on,
 // back until the clusters that it newly names are warm.
 func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resource, bool, time.Time) {
-	if h, ok := st.has[r.Name]; ok && h.version == r.Version {
+	if h, ok := st.has[r.Name]; s.client.Follows || ok && h.version == r.Version {
 		delete(st.waits, r.Name)
 		return r, false, time.Time{}
 	}

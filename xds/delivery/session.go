@@ -50,6 +50,15 @@ type Response struct {
 	Removed   []string
 }
 
+// Size is about how many bytes it is on the wire.
+func (r Response) Size() int {
+	n := 0
+	for _, x := range r.Resources {
+		n += len(x.Body.Value) + len(x.Body.TypeUrl) + 2*len(x.Name) + 32
+	}
+	return n
+}
+
 // Session is the protocol of one stream. Its methods are called by one
 // goroutine; it never blocks.
 type Session struct {
@@ -129,6 +138,9 @@ type Client struct {
 	Delta bool
 	// Drain is how long a removed listener drains. Default 600s.
 	Drain time.Duration
+	// Follows tells that it asks for clusters by name, after it read the routes: no
+	// route may wait for them.
+	Follows bool
 	// Private tells that nobody on the way can read the stream: private keys may
 	// travel on it.
 	Private bool

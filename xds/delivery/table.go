@@ -106,6 +106,7 @@ func setVersion(versions map[string]string) string {
 // Class is the proxies that are served the very same resources.
 type Class struct {
 	Group string
-	// Band is the minor of Envoy's version, clamped to what is supported.
+	// Band is the minor of Envoy's version, clamped to what is supported; 0 are
+	// gRPC's own clients.
 	Band int
 }

@@ -21,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -169,4 +170,34 @@ func TestSilentStream(t *testing.T) {
 			t.Errorf("after %s", took)
 		}
 	})
+}
+
+// gRPC's own clients receive 4 MiB at most: a response above it ends the stream with
+// what to do, which is shown; an Envoy takes it.
+func TestTooMuchForGRPC(t *testing.T) {
+	big := &delivery.Table{Resources: map[delivery.Type]map[string]*delivery.Resource{delivery.Clusters: {
+		"big": {Type: delivery.Clusters, Name: "big", Version: "1", Body: &anypb.Any{TypeUrl: string(delivery.Clusters), Value: make([]byte, 4<<20)}},
+	}}}
+	for agent, want := range map[string]codes.Code{"gRPC Go": codes.ResourceExhausted, "envoy": codes.OK} {
+		serving(t, Config{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+			for band := range 100 {
+				s.cfg.Engine.Publish(delivery.Class{Group: "g", Band: band}, big)
+			}
+			st, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(context.Background(), grpc.MaxCallRecvMsgSize(64<<20))
+			if err != nil {
+				t.Fatal(err)
+			}
+			node := &corev3.Node{Id: "billing-1", UserAgentName: agent, UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "1.85.0"}}
+			if err := st.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: node}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = st.Recv()
+			if status.Code(err) != want {
+				t.Errorf("%s: %v", agent, err)
+			}
+			if r := s.Refused(); want != codes.OK && (len(r) != 1 || !strings.Contains(r[0].Why, "split the group")) {
+				t.Errorf("%s: shown %+v", agent, r)
+			}
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -84,7 +85,7 @@ func (st *stream) run(ctx context.Context) error {
 		memory.Leave(time.Now())
 		return err
 	}
-	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, delivery.Client{Delta: st.wire.delta(), Drain: st.drain(), Private: private(ctx)}, table, time.Now(), st.emit)
+	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, delivery.Client{Delta: st.wire.delta(), Drain: st.drain(), Private: private(ctx), Follows: st.class.Band == int(translate.GRPC)}, table, time.Now(), st.emit)
 	defer func() { st.session.Close(time.Now()) }()
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", st.class.Group, "version", st.proxy.Version)
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
@@ -130,6 +131,9 @@ func (st *stream) loop(ctx context.Context, first message, requests <-chan recei
 		var box chan<- delivery.Response
 		var next delivery.Response
 		if len(queue) > 0 && !sending {
+			if n := queue[0].Size(); st.class.Band == int(translate.GRPC) && n > grpcLimit {
+				return refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", n, queue[0].Type.Short(), grpcLimit)
+			}
 			box, next = outbox, queue[0]
 		}
 		select {
@@ -250,9 +254,16 @@ func (st *stream) hello(ctx context.Context, requests <-chan received) (message,
 	}
 	band, supported := translate.BandOf(st.proxy.Version)
 	st.supported = supported
+	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
+		band, st.supported = translate.GRPC, true
+	}
 	st.class = delivery.Class{Group: group, Band: int(band)}
 	return m, nil
 }
+
+// grpcLimit is the largest message that gRPC's own clients receive, less what frames
+// one.
+const grpcLimit = 4<<20 - 64<<10
 
 // helloWait bounds the wait for a first request.
 const helloWait = 30 * time.Second

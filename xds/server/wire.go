@@ -92,12 +92,15 @@ func proxyOf(n *corev3.Node) *model.Proxy {
 		return nil
 	}
 	p := &model.Proxy{
-		ID: n.Id, Cluster: n.Cluster,
+		ID: n.Id, Cluster: n.Cluster, Agent: n.UserAgentName,
 		Locality: model.Locality{Region: n.GetLocality().GetRegion(), Zone: n.GetLocality().GetZone(), SubZone: n.GetLocality().GetSubZone()},
 		Metadata: map[string]string{},
 	}
 	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
 		p.Version = fmt.Sprintf("%d.%d.%d", v.MajorNumber, v.MinorNumber, v.Patch)
+	}
+	if v := n.GetUserAgentVersion(); v != "" {
+		p.Version = v
 	}
 	flatten(p.Metadata, "", n.Metadata, 0)
 	return p

@@ -35,6 +35,9 @@ func Cluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clu
 
 // patchedCluster tells besides what `envoy:` overrides.
 func patchedCluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clusterv3.Cluster, []string, error) {
+	if band == GRPC {
+		return grpcCluster(name, u, svc), nil, nil
+	}
 	c := cluster(name, u, svc, band)
 	over, err := patch(c, u.Envoy, "spec.envoy", "name", "type", "cluster_type", "eds_cluster_config", "load_assignment")
 	return c, over, err

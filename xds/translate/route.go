@@ -20,7 +20,10 @@ const defaultTimeout = spec.Duration(15e9)
 // RouteTable is all routes of one listener, named like the listener; each Route
 // document is a virtual host. The error is a PatchError, or names the Route that
 // has one.
-func RouteTable(listener string, l *spec.Listener, s *spec.Spec) (*routev3.RouteConfiguration, error) {
+func RouteTable(listener string, l *spec.Listener, s *spec.Spec, band Band) (*routev3.RouteConfiguration, error) {
+	if band == GRPC {
+		return grpcRouteTable(listener, l, s), nil
+	}
 	t := &routev3.RouteConfiguration{Name: listener, IgnorePortInHostMatching: true}
 	longest := 0
 	for _, name := range l.Routes {

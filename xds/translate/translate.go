@@ -45,9 +45,16 @@ type Band int
 const (
 	MinBand Band = 37
 	MaxBand Band = 40
+	// GRPC is for gRPC's own xDS clients, which take less than any Envoy.
+	GRPC Band = 0
 )
 
-func (b Band) String() string { return fmt.Sprintf("1.%d", int(b)) }
+func (b Band) String() string {
+	if b == GRPC {
+		return "gRPC"
+	}
+	return fmt.Sprintf("1.%d", int(b))
+}
 
 // BandOf clamps a version ("1.38.3") into the supported bands. supported is
 // false for an older Envoy and for a version that cannot be read, which get the

@@ -177,6 +177,12 @@ func messages(s *spec.Spec) (map[string]proto.Message, error) {
 				out["assignments/"+d.Name] = a
 			}
 		case *spec.Listener:
+			if b.GRPC {
+				if err := forGRPC(out, d.Name, b, s, local); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			l, err := translate.Listener(d.Name, b)
 			if err != nil {
 				return nil, err
@@ -185,12 +191,34 @@ func messages(s *spec.Spec) (map[string]proto.Message, error) {
 			if len(b.Routes) == 0 {
 				continue
 			}
-			if out["routes/"+d.Name], err = translate.RouteTable(d.Name, b, s); err != nil {
+			if out["routes/"+d.Name], err = translate.RouteTable(d.Name, b, s, translate.MaxBand); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return out, nil
+}
+
+// forGRPC adds what gRPC's own clients are sent of a listener.
+func forGRPC(out map[string]proto.Message, name string, l *spec.Listener, s *spec.Spec, local map[model.ServiceKey]*model.Service) (err error) {
+	for _, host := range translate.Targets(l, s) {
+		out["grpc/listeners/"+host] = translate.APIListener(host, name)
+	}
+	if out["grpc/routes/"+name], err = translate.RouteTable(name, l, s, translate.GRPC); err != nil {
+		return err
+	}
+	for _, d := range s.Documents(spec.KindUpstream) {
+		u, _ := d.Body.(*spec.Upstream)
+		svc := local[u.Key(d.Name)]
+		if out["grpc/clusters/"+d.Name], err = translate.Cluster(d.Name, u, svc, translate.GRPC); err != nil {
+			return err
+		}
+		if svc != nil && !u.Hostnames() {
+			a, _ := translate.Assignment(d.Name, u, svc)
+			out["grpc/assignments/"+d.Name] = translate.GRPCAssignment(a)
+		}
+	}
+	return nil
 }
 
 func sorted(m map[string]proto.Message) []string {
