@@ -20,6 +20,8 @@ type Config struct {
 	// Sources by name.
 	Sources map[string]Source
 	Logger  *slog.Logger
+	// Importers are the sources, by name, whose services are imported.
+	Importers map[string]Importer
 	// Emit takes the events; it does not block. nil drops them.
 	Emit func(model.Event)
 	// Now is the clock; nil is time.Now.
@@ -38,6 +40,8 @@ type Catalog struct {
 	changed  map[model.ServiceKey]bool
 	signal   chan struct{}
 	wantedBy map[string][]model.ServiceKey
+	listed   map[string]map[model.ServiceKey]time.Time // by importer: when each name was there last
+	imports  *model.Imports
 }
 
 // entry is what is known about one key.
@@ -64,7 +68,8 @@ func New(cfg Config) *Catalog {
 	c := &Catalog{
 		cfg: cfg, wants: map[string]chan []model.ServiceKey{}, entries: map[model.ServiceKey]*entry{},
 		sources: map[model.ServiceKey]*entry{}, changed: map[model.ServiceKey]bool{}, signal: make(chan struct{}, 1),
-		wantedBy: map[string][]model.ServiceKey{},
+		wantedBy: map[string][]model.ServiceKey{}, listed: map[string]map[model.ServiceKey]time.Time{},
+		imports: &model.Imports{Unknown: slices.Sorted(maps.Keys(cfg.Importers))},
 	}
 	for name := range cfg.Sources {
 		c.wants[name] = make(chan []model.ServiceKey, 1)
@@ -80,6 +85,12 @@ func (c *Catalog) Run(ctx context.Context) error {
 			if err := src.Run(ctx, c.wants[name], c.report); err != nil {
 				return fmt.Errorf("source %q: %w", name, err)
 			}
+			return nil
+		})
+	}
+	for name, src := range c.cfg.Importers {
+		g.Go(func() error {
+			src.Names(ctx, func(keys []model.ServiceKey, failed Failed) { c.reportNames(name, keys, failed) })
 			return nil
 		})
 	}

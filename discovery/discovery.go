@@ -31,6 +31,14 @@ type Source interface {
 	Run(ctx context.Context, want <-chan []model.ServiceKey, report func(model.ServiceKey, Report)) error
 }
 
+// Importer is a source that says by itself which services are to be upstreams.
+type Importer interface {
+	// Names watches until ctx ends. Each call of report has every service, or the
+	// failure by which nothing can be said now, which takes nothing away. report is
+	// called from one goroutine, at least once a minute.
+	Names(ctx context.Context, report func([]model.ServiceKey, Failed))
+}
+
 // Report is what a source says about a key: Present, Empty, Absent or Failed. A
 // key without a name is the source itself in that datacenter, and takes Fresh,
 // Failed or Unwatched.

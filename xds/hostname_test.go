@@ -13,6 +13,8 @@ import (
 	"github.com/wellspring-xds/wellspring/xds/delivery"
 )
 
+var none model.Imports
+
 // told is a catalog that knows what it was told.
 type told struct {
 	mu      sync.Mutex
@@ -26,6 +28,7 @@ func newTold() *told {
 }
 
 func (c *told) Want([]model.ServiceKey)     {}
+func (c *told) Imports() *model.Imports     { return &none }
 func (c *told) Signal() <-chan struct{}     { return c.signal }
 func (c *told) Changes() []model.ServiceKey { c.mu.Lock(); defer c.mu.Unlock(); return c.changed }
 func (c *told) Entry(k model.ServiceKey) model.Known {

@@ -94,7 +94,7 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 			}
 			m, err := translate.Listener(name, l)
 			add(delivery.Listeners, name, m, err)
-			if len(l.Routes) == 0 {
+			if !l.RoutesHTTP() {
 				continue
 			}
 			t, err := translate.RouteTable(name, l, s, translate.MaxBand)

@@ -57,6 +57,8 @@ type Catalog interface {
 	Entry(key model.ServiceKey) model.Known
 	Signal() <-chan struct{}
 	Changes() []model.ServiceKey
+	// Imports are the services that sources import; the same value until it changed.
+	Imports() *model.Imports
 }
 
 // Config of a publisher.
@@ -82,10 +84,15 @@ type Config struct {
 type Publisher struct {
 	cfg     Config
 	started time.Time
-	must    map[model.ServiceKey]bool // set in New: services that a start waits for
+	before  map[model.ServiceKey]bool // set in New: services that ever answered, by the store
 
-	mu          sync.Mutex // guards what follows
-	spec        *spec.Spec
+	mu          sync.Mutex                // guards what follows
+	must        map[model.ServiceKey]bool // services that a start waits for
+	listed      bool                      // all imports were known once, and must has them
+	declared    *spec.Spec
+	imports     *model.Imports
+	odd         []model.Problem                     // of imports
+	spec        *spec.Spec                          // declared, with imports
 	local       map[model.ServiceKey]*model.Service // what spec declares
 	classes     map[delivery.Class]bool
 	published   map[string]*published
@@ -170,6 +177,7 @@ func New(cfg Config) *Publisher {
 		changed: make(chan struct{}),
 	}
 	s, before := cfg.Store.Spec(), cfg.Store.Answered()
+	p.before = before
 	for _, d := range s.Documents(spec.KindGroup) {
 		for _, name := range s.Upstreams(d.Name) {
 			u, _ := s.Upstream(name)
@@ -198,7 +206,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	p.renewed() // what changed since New
 	for {
 		changed := p.cfg.Store.Changed()
-		if s := p.cfg.Store.Spec(); s != p.currentSpec() {
+		if s := p.cfg.Store.Spec(); p.stale(s) {
 			p.mu.Lock()
 			fresh := p.respec(s)
 			p.mu.Unlock()
@@ -218,6 +226,18 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// stale tells whether there are other documents, or other imports, than those that
+// are published.
+func (p *Publisher) stale(s *spec.Spec) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return s != p.declared || p.cfg.Catalog.Imports() != p.imports
+}
+
+// Spec is what is published: the documents, and an upstream for each service that is
+// imported.
+func (p *Publisher) Spec() *spec.Spec { return p.currentSpec() }
 
 func (p *Publisher) currentSpec() *spec.Spec {
 	p.mu.Lock()
@@ -242,6 +262,9 @@ func (p *Publisher) Ready(group string) error {
 	defer p.mu.Unlock()
 	if d := p.cfg.ReadyDeadline; d > 0 && p.cfg.Now().Sub(p.started) >= d {
 		return nil
+	}
+	if len(p.imports.Unknown) > 0 && p.autoRoutes(group) {
+		return fmt.Errorf("group %q waits for the first list of services to import after a start, from source %s", group, strings.Join(p.imports.Unknown, ", "))
 	}
 	var missing []string // a few of them: this text travels in an HTTP/2 trailer
 	n := 0
@@ -269,6 +292,18 @@ func (p *Publisher) Ready(group string) error {
 	return fmt.Errorf("group %q waits for the first answer about %d services after a start: %s", group, n, strings.Join(missing, "; "))
 }
 
+// autoRoutes tells whether a group leads to whatever there is.
+func (p *Publisher) autoRoutes(group string) bool {
+	g, _ := p.spec.Group(group)
+	if g == nil {
+		return false
+	}
+	return slices.ContainsFunc(g.Listeners, func(name string) bool {
+		l, _ := p.spec.Listener(name)
+		return l != nil && l.AutoRoutes != nil
+	})
+}
+
 // maxNamed services are named in one refusal.
 const maxNamed = 5
 
@@ -276,7 +311,7 @@ const maxNamed = 5
 func (p *Publisher) Problems() []model.Problem {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := slices.Clone(p.problems)
+	out := append(slices.Clone(p.odd), p.problems...)
 	for _, name := range slices.Sorted(maps.Keys(p.unusable)) {
 		out = append(out, p.unusable[name]...)
 	}
@@ -300,7 +335,15 @@ func (p *Publisher) Held() map[string]bool {
 // respec takes up a new Spec and returns the services that answered since. mu is
 // held.
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
-	p.spec, p.local = s, map[model.ServiceKey]*model.Service{}
+	p.declared, p.imports = s, p.cfg.Catalog.Imports()
+	p.spec, p.odd = s.WithImports(p.imports.Keys, p.spec)
+	p.local = map[model.ServiceKey]*model.Service{}
+	if !p.listed && len(p.imports.Unknown) == 0 { // what a start waits for is complete now
+		p.listed = true
+		for _, k := range p.imports.Keys {
+			p.must[k] = p.must[k] || len(p.before) == 0 || p.before[k]
+		}
+	}
 	for _, svc := range s.LocalServices() {
 		p.local[svc.Key] = &svc
 	}

@@ -128,7 +128,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			t.Resources[delivery.Listeners][name] = r
 			p.addSecrets(t, "Listener/"+name, l.Secrets(name))
 		}
-		if len(l.Routes) == 0 {
+		if !l.RoutesHTTP() {
 			continue
 		}
 		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"github.com/wellspring-xds/wellspring/discovery/consul"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
@@ -75,6 +76,7 @@ type logConfig struct {
 
 type sourceConfig struct {
 	Name   string        `json:"name" required:"true" doc:"as upstreams say it in service.source"`
+	Import string        `json:"import,omitempty" default:"none" enum:"none,tagged,all" doc:"services that are upstreams without being declared: none, those with the tag wellspring, or all; listeners with autoRoutes lead to them"`
 	Consul *consulConfig `json:"consul" required:"true" doc:"a Consul agent or server"`
 }
 
@@ -199,7 +201,7 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 	defaults := &config{}
 	spec.SetDefaults(defaults)
 	file := cmd.Flags().StringP("config", "c", "", "file with the configuration")
-	consul := cmd.Flags().String("consul", "", "address of a Consul: short for one source named consul")
+	consulAddress := cmd.Flags().String("consul", "", "address of a Consul: short for one source named consul")
 	given := map[string]*string{}
 	for _, l := range leaves(defaults) {
 		given[l.flag] = cmd.Flags().String(l.flag, l.text(), l.doc)
@@ -231,10 +233,10 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 				}
 			}
 		}
-		if *consul != "" {
-			s := sourceConfig{Name: "consul", Consul: &consulConfig{}}
+		if *consulAddress != "" {
+			s := sourceConfig{Name: "consul", Import: string(consul.ImportNone), Consul: &consulConfig{}}
 			spec.SetDefaults(s.Consul)
-			s.Consul.Address = *consul
+			s.Consul.Address = *consulAddress
 			c.Sources = append(c.Sources, s)
 		}
 		c.Secrets.Dir = cmp.Or(c.Secrets.Dir, filepath.Join(c.DataDir, "secrets"))

@@ -299,6 +299,7 @@ var feltElsewhere = map[string]string{
 
 	"Upstream spec.service.addresses":       "TestRealHostnames",
 	"Listener spec.grpc":                    "TestRealGRPCClient",
+	"Listener spec.autoRoutes.domain":       "TestRealImport",
 	"Group spec.identities":                 "TestRealIdentity",
 	"Listener spec.tls.certificates[].cert": "TestRealCertificates",
 	"Listener spec.tls.certificates[].key":  "TestRealCertificates",

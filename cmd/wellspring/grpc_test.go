@@ -62,7 +62,7 @@ spec: {protocol: grpc, endpoints: [%s], loadBalancing: {policy: roundRobin}}
 ---
 kind: Upstream
 name: canary
-spec: {protocol: grpc, endpoints: [{address: "%s"}], circuitBreakers: {requests: 1}}
+spec: {protocol: grpc, endpoints: [{address: "%s"}], circuitBreakers: {requests: 50}}
 ---
 kind: Route
 name: rpc

@@ -99,14 +99,18 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 
 	// 4. who exists
 	sources := map[string]discovery.Source{spec.SourceLocal: local.Source{Store: declared{st}}}
+	importers := map[string]discovery.Importer{}
 	for _, s := range c.Sources {
 		src, err := consul.New(consulSource(s, log))
 		if err != nil {
 			return &exitError{exitData, err.Error()}
 		}
 		sources[s.Name] = src
+		if s.Import != string(consul.ImportNone) {
+			importers[s.Name] = src
+		}
 	}
-	catalog := discovery.New(discovery.Config{Sources: sources, Logger: log, Emit: happened.Emit})
+	catalog := discovery.New(discovery.Config{Sources: sources, Importers: importers, Logger: log, Emit: happened.Emit})
 
 	// 5. what is published, and how it is delivered
 	engine := delivery.NewEngine()
@@ -207,7 +211,7 @@ func consulSource(s sourceConfig, log *slog.Logger) consul.Config {
 	c := s.Consul
 	out := consul.Config{
 		Name: s.Name, Address: c.Address, Token: c.Token, TokenFile: c.TokenFile, Datacenter: c.Datacenter, Namespace: c.Namespace, Partition: c.Partition,
-		MaxConnections: int(c.MaxConnections), Logger: log,
+		MaxConnections: int(c.MaxConnections), Import: consul.Import(s.Import), Logger: log,
 		LocalityKeys: consul.LocalityKeys{Region: c.Locality.Region, Zone: c.Locality.Zone, SubZone: c.Locality.SubZone},
 	}
 	if t := c.TLS; t != nil {

@@ -59,7 +59,9 @@ type Config struct {
 	// MaxConnections is Consul's limits.http_max_conns_per_client. Zero is 200,
 	// Consul's default. Watches take 40 less; other keys are polled.
 	MaxConnections int
-	Logger         *slog.Logger
+	// Import says what Names lists.
+	Import Import
+	Logger *slog.Logger
 	// Transport replaces the HTTP transport; nil is Consul's pooled one.
 	Transport http.RoundTripper
 }

@@ -49,6 +49,9 @@ type Publisher interface {
 	Problems() []model.Problem
 	Held() map[string]bool
 	Ready(group string) error
+	// Spec is what is published: the documents, and an upstream for each service that
+	// is imported.
+	Spec() *spec.Spec
 }
 
 // Config of the API.

@@ -22,6 +22,7 @@ import (
 type Item struct {
 	Document any    `json:"document" doc:"as it was written: no defaults filled in"`
 	Revision uint64 `json:"revision" doc:"the revision that last changed it; its ETag"`
+	Declared bool   `json:"declared" doc:"false for an upstream that a source imports"`
 	// Status is the health of an upstream.
 	Status *health.Upstream `json:"status,omitempty"`
 }
@@ -92,7 +93,7 @@ type listOut struct{ Body List }
 
 func (s *server) list(kind spec.Kind) func(context.Context, *listIn) (*listOut, error) {
 	return func(_ context.Context, in *listIn) (*listOut, error) {
-		docs := s.Store.State().Spec.Documents(kind)
+		docs := s.present(kind).Documents(kind)
 		healths := s.healths(kind)
 		out := &listOut{Body: List{Items: []Item{}, Total: len(docs)}}
 		from, _ := slices.BinarySearchFunc(docs, in.After, func(d *spec.Document, after string) int {
@@ -123,15 +124,36 @@ func (s *server) healths(kind spec.Kind) map[string]*health.Upstream {
 	return out
 }
 
+// present is where documents of a kind are read: upstreams may be imported.
+func (s *server) present(kind spec.Kind) *spec.Spec {
+	if kind == spec.KindUpstream {
+		return s.withImports()
+	}
+	return s.Store.State().Spec
+}
+
+// withImports is the newest Spec, with what is imported.
+func (s *server) withImports() *spec.Spec {
+	newest, published := s.Store.State().Spec, s.Publisher.Spec()
+	var keys []model.ServiceKey
+	for _, d := range published.Documents(spec.KindUpstream) {
+		if u, ok := d.Body.(*spec.Upstream); ok && d.Imported {
+			keys = append(keys, u.Key(d.Name))
+		}
+	}
+	out, _ := newest.WithImports(keys, nil)
+	return out
+}
+
 func item(d *spec.Document, h *health.Upstream) Item {
-	return Item{Document: json.RawMessage(d.Written), Revision: d.Revision, Status: h}
+	return Item{Document: json.RawMessage(d.Written), Revision: d.Revision, Declared: !d.Imported, Status: h}
 }
 
 func etag(revision uint64) string { return strconv.Quote(strconv.FormatUint(revision, 10)) }
 
 func (s *server) get(kind spec.Kind) func(context.Context, *nameIn) (*itemOut, error) {
 	return func(_ context.Context, in *nameIn) (*itemOut, error) {
-		d := s.Store.State().Spec.Document(kind, in.Name)
+		d := s.present(kind).Document(kind, in.Name)
 		if d == nil {
 			return nil, failed(s.notFound(spec.Ref{Kind: kind, Name: in.Name}))
 		}
@@ -141,7 +163,7 @@ func (s *server) get(kind spec.Kind) func(context.Context, *nameIn) (*itemOut, e
 
 func (s *server) notFound(ref spec.Ref) error {
 	var names []string
-	for _, d := range s.Store.State().Spec.Documents(ref.Kind) {
+	for _, d := range s.present(ref.Kind).Documents(ref.Kind) {
 		names = append(names, d.Name)
 	}
 	if len(names) == 0 {

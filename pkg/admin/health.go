@@ -169,7 +169,7 @@ func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error
 }
 
 func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealthOut, error) {
-	sp := s.Store.State().Spec
+	sp := s.withImports()
 	u, ok := sp.Upstream(in.Name)
 	if !ok {
 		return nil, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Name}))

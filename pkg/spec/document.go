@@ -89,6 +89,8 @@ type Document struct {
 	// Revision is the store's revision that last changed the document, 0 when it
 	// was never stored.
 	Revision uint64
+	// Imported tells that nobody declared it: a source says that it is there.
+	Imported bool
 
 	places map[string]Place // nil once it is stored: nobody has the text any more
 }

@@ -8,8 +8,9 @@ import (
 // Listener is where requests come in.
 type Listener struct {
 	Address           string       `json:"address,omitempty" doc:"IP and port that each proxy listens on: 0.0.0.0:8080. [::]:8080 takes IPv4 too. Needed, unless grpc."`
-	Routes            []string     `json:"routes,omitempty" doc:"Names of Route documents. A host belongs to one of them. Exactly one of routes and tcp."`
+	Routes            []string     `json:"routes,omitempty" doc:"Names of Route documents. A host belongs to one of them. Exactly one of routes, autoRoutes and tcp."`
 	TLS               *ListenerTLS `json:"tls,omitempty" doc:"Clients speak TLS. Certificates travel by SDS: a renewed one is used without touching the listener."`
+	AutoRoutes        *AutoRoutes  `json:"autoRoutes,omitempty" doc:"A host for each upstream that is declared or imported, in place of routes."`
 	TCP               *TCP         `json:"tcp,omitempty" doc:"Connections are passed on as they are, after TLS where that is written."`
 	GRPC              bool         `json:"grpc,omitempty" doc:"The routes are for programs that are xDS clients themselves (gRPC's own): each host of them is a target, xds:///HOST. Without an address; no Envoy is sent it."`
 	HTTP2             HTTP2        `json:"http2,omitempty" doc:"HTTP/2 with clients."`
@@ -23,6 +24,11 @@ type Listener struct {
 	EnvoyHTTP         Passthrough  `json:"envoyHTTP,omitempty" doc:"Part of Envoy's own HttpConnectionManager of a listener with routes, merged last as a JSON Merge Patch."`
 	EnvoyRoutes       Passthrough  `json:"envoyRoutes,omitempty" doc:"Part of Envoy's own RouteConfiguration of a listener with routes, merged last as a JSON Merge Patch."`
 	TrustedHops       uint32       `json:"trustedHops,omitempty" maximum:"16" doc:"Proxies in front whose x-forwarded-for is believed."`
+}
+
+// AutoRoutes give each upstream that does not speak tcp the host NAME.DOMAIN.
+type AutoRoutes struct {
+	Domain string `json:"domain" required:"true" maxLength:"180" doc:"What stands after an upstream's name: with svc.local the upstream web has the host web.svc.local."`
 }
 
 // TCP passes connections on.
@@ -54,7 +60,10 @@ func (l *Listener) check(c *checker) {
 	default:
 		l.checkGRPC(c)
 	}
-	c.oneWritten("spec.routes", false, "routes and tcp", len(l.Routes) > 0, l.TCP != nil)
+	c.oneWritten("spec.routes", false, "routes, autoRoutes and tcp", len(l.Routes) > 0, l.AutoRoutes != nil, l.TCP != nil)
+	if l.AutoRoutes != nil && !dnsName.MatchString(l.AutoRoutes.Domain) {
+		c.faultf("spec.autoRoutes.domain", "%q is not a domain; write svc.local", l.AutoRoutes.Domain)
+	}
 	if l.TCP != nil {
 		if len(l.TCP.To) == 0 {
 			c.faultf("spec.tcp.to", "is empty; name an upstream")
@@ -105,6 +114,9 @@ func (h HTTP2) check(c *checker, path string) {
 		c.faultf(path+".pingInterval", "%s is shorter than 1s; servers close connections that ping so often", h.PingInterval)
 	}
 }
+
+// RoutesHTTP tells whether a listener has a route table.
+func (l *Listener) RoutesHTTP() bool { return len(l.Routes) > 0 || l.AutoRoutes != nil }
 
 // Destinations lists the upstreams that a listener itself leads to.
 func (l *Listener) Destinations() []Destination {

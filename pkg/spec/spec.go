@@ -108,6 +108,18 @@ func (s *Spec) Upstreams(group string) []string {
 	return s.reachable(group, func(*Listener) bool { return true })
 }
 
+// AutoRouted lists the upstreams to which a listener with autoRoutes leads, sorted.
+func (s *Spec) AutoRouted(l *Listener) []string {
+	seen := map[string]bool{}
+	for ref, d := range s.docs {
+		u, ok := d.Body.(*Upstream)
+		if ok && u.Protocol != "tcp" && (!l.GRPC || u.SpeaksHTTP2()) {
+			seen[ref.Name] = true
+		}
+	}
+	return sortedKeys(seen)
+}
+
 // UpstreamsFor lists those that are reachable for one kind of client: gRPC's own, or
 // proxies.
 func (s *Spec) UpstreamsFor(group string, grpc bool) []string {
@@ -127,6 +139,11 @@ func (s *Spec) reachable(group string, via func(*Listener) bool) []string {
 		}
 		for _, to := range l.Destinations() {
 			seen[to.Upstream] = true
+		}
+		if l.AutoRoutes != nil {
+			for _, name := range s.AutoRouted(l) {
+				seen[name] = true
+			}
 		}
 		for _, rn := range l.Routes {
 			r, _ := s.Route(rn)
@@ -386,6 +403,11 @@ func (l *linker) unused() {
 			}
 			for _, to := range b.Destinations() {
 				upstreams[to.Upstream] = true
+			}
+			if b.AutoRoutes != nil {
+				for _, name := range l.spec.AutoRouted(b) {
+					upstreams[name] = true
+				}
 			}
 		case *Route:
 			for _, r := range b.Rules {

@@ -12,7 +12,7 @@ type ListenerTLS struct {
 	ClientCA      string             `json:"clientCA,omitempty" doc:"File with the authorities of client certificates, below the server's secrets.dir."`
 	RequireClient *bool              `json:"requireClient,omitempty" doc:"Clients must present a certificate. Default: true where clientCA is written; false takes clients without one too."`
 	MinVersion    float64            `json:"minVersion,omitempty" default:"1.2" minimum:"1.2" maximum:"1.3" doc:"Least version of TLS: 1.2 or 1.3."`
-	ALPN          []string           `json:"alpn,omitempty" doc:"Protocols that are offered, best first. Default: h2, http/1.1 for routes; none for tcp."`
+	ALPN          []string           `json:"alpn,omitempty" doc:"Protocols that are offered, best first. Default: h2, http/1.1; none for tcp."`
 }
 
 // CertificateFiles are a certificate and its key.

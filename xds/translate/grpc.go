@@ -36,6 +36,11 @@ func Targets(l *spec.Listener, s *spec.Spec) []string {
 			out = append(out, r.Hosts...)
 		}
 	}
+	if l.AutoRoutes != nil {
+		for _, name := range s.AutoRouted(l) {
+			out = append(out, name+"."+l.AutoRoutes.Domain)
+		}
+	}
 	slices.Sort(out)
 	return out
 }
@@ -68,6 +73,15 @@ func grpcRouteTable(listener string, l *spec.Listener, s *spec.Spec) *routev3.Ro
 			}
 		}
 		t.VirtualHosts = append(t.VirtualHosts, vh)
+	}
+	if l.AutoRoutes != nil {
+		for _, name := range s.AutoRouted(l) {
+			rule := spec.Rule{To: []spec.Destination{{Upstream: name, Weight: 1}}}
+			spec.SetDefaults(&rule)
+			t.VirtualHosts = append(t.VirtualHosts, &routev3.VirtualHost{
+				Name: name, Domains: []string{name + "." + l.AutoRoutes.Domain}, Routes: []*routev3.Route{grpcRoute(rule, s)},
+			})
+		}
 	}
 	return t
 }

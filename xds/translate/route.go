@@ -40,6 +40,11 @@ func RouteTable(listener string, l *spec.Listener, s *spec.Spec, band Band) (*ro
 			}
 		}
 	}
+	if l.AutoRoutes != nil {
+		for _, name := range s.AutoRouted(l) {
+			t.VirtualHosts = append(t.VirtualHosts, autoHost(name, l.AutoRoutes.Domain, s))
+		}
+	}
 	if longest > defaultBody {
 		t.MaxDirectResponseBodySizeBytes = u32(uint32(longest))
 	}
@@ -86,6 +91,15 @@ func virtualHost(name string, r *spec.Route, s *spec.Spec) (*routev3.VirtualHost
 	var err error
 	over["spec.envoy"], err = patch(vh, r.Envoy, "spec.envoy", "name", "domains", "routes", "matcher")
 	return vh, over, err
+}
+
+// autoHost is the host of one upstream, with every default of a rule.
+func autoHost(upstream, domain string, s *spec.Spec) *routev3.VirtualHost {
+	rule := spec.Rule{To: []spec.Destination{{Upstream: upstream, Weight: 1}}}
+	spec.SetDefaults(&rule)
+	rt := route(rule, s)
+	rt.Name = upstream + "[auto]"
+	return &routev3.VirtualHost{Name: upstream, Domains: []string{upstream + "." + domain}, Routes: []*routev3.Route{rt}}
 }
 
 // leadingTo are the fields by which a route leads to clusters: which are sent, and

@@ -56,7 +56,7 @@ func downstreamTLS(name string, l *spec.Listener) *corev3.TransportSocket {
 		return nil
 	}
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParameters(l.TLS.MinVersion), AlpnProtocols: l.TLS.ALPN}
-	if len(l.TLS.ALPN) == 0 && len(l.Routes) > 0 {
+	if len(l.TLS.ALPN) == 0 && l.RoutesHTTP() {
 		common.AlpnProtocols = []string{"h2", "http/1.1"}
 	}
 	for _, s := range l.Secrets(name) {

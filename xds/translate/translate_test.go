@@ -188,7 +188,7 @@ func messages(s *spec.Spec) (map[string]proto.Message, error) {
 				return nil, err
 			}
 			out["listeners/"+d.Name] = l
-			if len(b.Routes) == 0 {
+			if !b.RoutesHTTP() {
 				continue
 			}
 			if out["routes/"+d.Name], err = translate.RouteTable(d.Name, b, s, translate.MaxBand); err != nil {

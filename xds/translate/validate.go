@@ -26,7 +26,7 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 		}
 		if err == nil && b.EnvoyRoutes != "" {
 			own := *b
-			own.Routes = nil // each Route is validated by itself
+			own.Routes, own.AutoRoutes = nil, nil // each Route is validated by itself
 			_, err = RouteTable(d.Name, &own, s, MaxBand)
 		}
 	case *spec.Route:
