@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/admin/client"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/translate"
 )
@@ -97,12 +98,12 @@ func placeAll(faults []spec.Fault, docs []*spec.Document) {
 
 // send reads files and applies them, or says what that would change. Faults and
 // warnings come back with the places of the files.
-func (g *global) send(cmd *cobra.Command, files []string, message string, dry bool) (admin.Outcome, []*spec.Document, error) {
+func (g *global) send(cmd *cobra.Command, files []string, how client.How) (admin.Outcome, []*spec.Document, error) {
 	text, docs, err := readFiles(files, cmd.InOrStdin())
 	if err != nil {
 		return admin.Outcome{}, nil, err
 	}
-	out, err := g.client().Apply(cmd.Context(), text, message, dry)
+	out, err := g.client().Apply(cmd.Context(), text, how)
 	if err != nil {
 		return out, docs, placed(err, docs)
 	}
@@ -113,20 +114,37 @@ func (g *global) send(cmd *cobra.Command, files []string, message string, dry bo
 func applyCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "apply -f FILE…", Short: "Set documents, all in one revision", Args: cobra.NoArgs,
-		Long:    "Sets the documents of files, folders or standard input in one transaction and\none revision: all of them, or none.",
-		Example: "  wellspring apply -f shop.yaml\n  wellspring apply -f ./documents --message 'canary to 5 %'\n  wellspring apply -f shop.yaml --dry-run",
+		Long:    "Sets the documents of files, folders or standard input in one transaction and\none revision: all of them, or none. With --prune, documents that carry the label\nand are not in the files are deleted in the same revision.",
+		Example: "  wellspring apply -f shop.yaml\n  wellspring apply -f ./documents --message 'canary to 5 %'\n  wellspring apply -f shop.yaml --dry-run\n  wellspring apply -f ./shop --prune -l owner=shop",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
 	message := cmd.Flags().StringP("message", "m", "", "why, for the history")
 	dry := cmd.Flags().Bool("dry-run", false, "say what would change; change nothing")
+	prune := pruneFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, _, err := g.send(cmd, *files, *message, *dry)
+		label, err := prune()
+		if err != nil {
+			return err
+		}
+		out, _, err := g.send(cmd, *files, client.How{Message: *message, DryRun: *dry, Prune: label})
 		if err != nil {
 			return err
 		}
 		return g.printOutcome(cmd, out, *dry)
 	}
 	return cmd
+}
+
+// pruneFlags adds --prune -l KEY=VALUE, and returns what reads them: "" is without.
+func pruneFlags(cmd *cobra.Command) func() (string, error) {
+	prune := cmd.Flags().Bool("prune", false, "delete documents with the label -l that are not in the files")
+	label := cmd.Flags().StringP("label", "l", "", "with --prune: KEY=VALUE")
+	return func() (string, error) {
+		if *prune != (*label != "") {
+			return "", &exitError{exitUsage, "--prune and -l KEY=VALUE go together"}
+		}
+		return *label, nil
+	}
 }
 
 // printOutcome says what an apply, delete or restore did.
@@ -179,11 +197,16 @@ func touched(out admin.Outcome) string {
 func diffCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff -f FILE…", Short: "Show what apply would change, in documents and in Envoy", Args: cobra.NoArgs,
-		Example: "  wellspring diff -f shop.yaml",
+		Example: "  wellspring diff -f shop.yaml\n  wellspring diff -f ./shop --prune -l owner=shop",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
+	prune := pruneFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, docs, err := g.send(cmd, *files, "", true)
+		label, err := prune()
+		if err != nil {
+			return err
+		}
+		out, docs, err := g.send(cmd, *files, client.How{DryRun: true, Prune: label})
 		if err != nil {
 			return err
 		}
@@ -198,7 +221,11 @@ func diffCommand(g *global) *cobra.Command {
 					return err
 				}
 			}
-			if err := printDiff(cmd.OutOrStdout(), string(c.Kind)+"/"+c.Name, before.Document, jsonValue(docs[i].Written)); err != nil {
+			var after any // deleted
+			if i >= 0 {
+				after = jsonValue(docs[i].Written)
+			}
+			if err := printDiff(cmd.OutOrStdout(), string(c.Kind)+"/"+c.Name, before.Document, after); err != nil {
 				return err
 			}
 		}
@@ -360,7 +387,7 @@ func lintCommand(g *global) *cobra.Command {
 		var docs []*spec.Document
 		var warnings []spec.Fault
 		if cmd.Flags().Changed("server") {
-			out, sent, err := g.send(cmd, *files, "", true)
+			out, sent, err := g.send(cmd, *files, client.How{DryRun: true})
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,7 @@ import (
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/admin/client"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
@@ -175,7 +176,7 @@ func TestRealMixedFleet(t *testing.T) {
 	for i := range 50 {
 		if i > 0 {
 			text := fleetOf(r, i, address["edge"], address["raw"], backend.addr)
-			if _, err := control.client().Apply(t.Context(), []byte(text), "", false); err != nil {
+			if _, err := control.client().Apply(t.Context(), []byte(text), client.How{}); err != nil {
 				t.Fatalf("apply %d: %v\n%s", i, err, text)
 			}
 		}

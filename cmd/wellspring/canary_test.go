@@ -106,7 +106,7 @@ func TestRealNoSecretInOutputs(t *testing.T) {
 		"kind: Upstream\nname: torn\nspec: {endpoints: [], tls: {ca: {file: us-key.pem}, sni: x}}\n",
 		"kind: Upstream\nname: torn\nspec: {endpoints: [], tls: {ca: {file: ca.pem}, sni: x, certificate: {cert: us-key.pem, key: us.pem}}}\n",
 	} {
-		_, err := v.control.client().Apply(t.Context(), []byte(document), "", false)
+		_, err := v.control.client().Apply(t.Context(), []byte(document), client.How{})
 		if err == nil {
 			t.Errorf("taken: %s", document)
 		} else {

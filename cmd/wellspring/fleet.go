@@ -236,6 +236,9 @@ func eventLine(e model.Event) string {
 	case e.From != "":
 		parts = append(parts, e.From+" →")
 	}
+	if e.Actor != "" {
+		parts = append(parts, "by "+e.Actor)
+	}
 	if e.Reason != "" {
 		parts = append(parts, "("+strings.ReplaceAll(e.Reason, "\n", " ")+")")
 	}

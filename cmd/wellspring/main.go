@@ -138,9 +138,9 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table, wide, json, yaml or name")
 	root.AddCommand(
-		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g),
+		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g), exportCommand(g),
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
-		eventsCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
+		eventsCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), logCommand(g), backupCommand(g), loadCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
 		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),
@@ -150,7 +150,7 @@ func newRoot() *cobra.Command {
 }
 
 // heedless verbs talk to no server; those that print YAML print it as JSON too.
-var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true, "token": false}
+var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true, "token": false, "load": false}
 
 // unheeded refuses a flag that every verb has and this one could only ignore.
 func unheeded(cmd *cobra.Command, output string) error {

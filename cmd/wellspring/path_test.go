@@ -95,7 +95,7 @@ func (c *controlPlane) start() {
 // apply sets documents.
 func (c *controlPlane) apply(documents string) admin.Outcome {
 	c.t.Helper()
-	out, err := c.client().Apply(c.t.Context(), []byte(documents), "", false)
+	out, err := c.client().Apply(c.t.Context(), []byte(documents), client.How{})
 	if err != nil {
 		c.t.Fatalf("apply: %v\n%s", err, documents)
 	}

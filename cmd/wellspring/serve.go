@@ -58,7 +58,7 @@ func serveCommand() *cobra.Command {
 // serve wires the parts in the order in which data flows, and runs them until ctx
 // ends or one fails.
 func serve(ctx context.Context, c *config, logTo io.Writer) error {
-	log := logger(c.Log, logTo)
+	log, level := logger(c.Log, logTo)
 
 	// 1. listeners first: a port that is taken is said before anything is opened
 	xdsListener, err := listen("xds.listen", c.XDS.Listen)
@@ -73,11 +73,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	defer adminListener.Close() //nolint:errcheck // closed by its server before
 
 	// 2. what operators declared
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	st, err := store.Open(ctx, store.Config{Dir: c.DataDir, Logger: log, Verify: store.VerifyCommand(self, verifyName)})
+	st, err := store.Open(ctx, store.Config{Dir: c.DataDir, Logger: log, Verify: verifier()})
 	if err != nil {
 		return err
 	}
@@ -132,7 +128,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
-		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log,
+		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log, Level: level,
 	}))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
@@ -197,14 +193,15 @@ func writeAddresses(dir string, xdsListener, adminListener net.Listener) error {
 	return os.Rename(file+".part", file)
 }
 
-func logger(c logConfig, to io.Writer) *slog.Logger {
-	var level slog.Level
+// logger returns the log and what sets its level while we run.
+func logger(c logConfig, to io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
 	_ = level.UnmarshalText([]byte(c.Level)) // checked with the configuration
 	options := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(to, options))
+		return slog.New(slog.NewJSONHandler(to, options)), level
 	}
-	return slog.New(slog.NewTextHandler(to, options))
+	return slog.New(slog.NewTextHandler(to, options)), level
 }
 
 func consulSource(s sourceConfig, log *slog.Logger) consul.Config {
@@ -233,6 +230,15 @@ func programVersion() admin.Version {
 		}
 	}
 	return v
+}
+
+// verifier checks a store's file in a process of its own.
+func verifier() func(context.Context, string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return func(context.Context, string) error { return err }
+	}
+	return store.VerifyCommand(self, verifyName)
 }
 
 // verifyName is the hidden verb that checks a store in a process of its own.

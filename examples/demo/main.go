@@ -224,7 +224,7 @@ spec: {listeners: [edge]}
 }
 
 func (s *stage) apply(message, documents string) (uint64, error) {
-	out, err := client.New(client.Config{Server: s.admin}).Apply(s.ctx, []byte(documents), message, false)
+	out, err := client.New(client.Config{Server: s.admin}).Apply(s.ctx, []byte(documents), client.How{Message: message})
 	return out.Revision, err
 }
 

@@ -8,6 +8,7 @@
 //	/v1/health /v1/upstreams/{name}/health
 //	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
+//	/v1/log /v1/backup       how much is logged, a copy of the store
 //	/livez /readyz /metrics /version /openapi.json
 //
 // Whose request it is, and what that may do, is settled in one place before every
@@ -77,6 +78,8 @@ type Config struct {
 	Metrics http.Handler
 	Version Version
 	Logger  *slog.Logger
+	// Level is the log's; nil is one that nobody reads.
+	Level *slog.LevelVar
 }
 
 // Version of the running program.
@@ -118,6 +121,8 @@ func New(cfg Config) http.Handler {
 	s.health(api)
 	s.fleet(api)
 	s.events(api)
+	s.log(api)
+	s.backup(api)
 	s.process(api, mux)
 	describe(api.OpenAPI())
 	origins := http.NewCrossOriginProtection()

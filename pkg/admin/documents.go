@@ -262,6 +262,7 @@ type applyIn struct {
 	DryRun  bool   `query:"dryRun" doc:"validate and say what would change; change nothing"`
 	Expect  string `query:"expect" doc:"the Spec revision that the documents were made against; endpoints do not move it: write those with PUT and If-Match"`
 	Message string `query:"message"`
+	Prune   string `query:"prune" doc:"a label, KEY=VALUE: documents that carry it and are not in the body are deleted"`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
@@ -283,6 +284,11 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 	if len(docs) == 0 {
 		return nil, failed(spec.Faults{{File: "body", Message: "has no documents in it"}})
 	}
+	pruned, err := s.prune(in.Prune, seen)
+	if err != nil {
+		return nil, err
+	}
+	a.Edits = append(a.Edits, pruned...)
 	if in.Expect != "" {
 		n, err := strconv.ParseUint(in.Expect, 10, 64)
 		if err != nil {
@@ -295,6 +301,25 @@ func (s *server) apply(ctx context.Context, in *applyIn) (*outcomeOut, error) {
 		return nil, failed(err)
 	}
 	return &outcomeOut{out}, nil
+}
+
+// prune deletes the documents that carry a label and are not sent.
+func (s *server) prune(label string, sent map[spec.Ref]bool) ([]store.Edit, error) {
+	if label == "" {
+		return nil, nil
+	}
+	key, value, ok := strings.Cut(label, "=")
+	if !ok || key == "" || value == "" {
+		return nil, newError(http.StatusBadRequest, fmt.Sprintf("prune=%s is not a label: write KEY=VALUE, as owner=shop", label))
+	}
+	var out []store.Edit
+	for _, d := range s.Store.State().Spec.Documents("") {
+		if d.Labels[key] == value && !sent[d.Ref] {
+			revision := d.Revision
+			out = append(out, store.Edit{Ref: d.Ref, Match: &revision}) // who changes it meanwhile keeps it
+		}
+	}
+	return out, nil
 }
 
 // commit applies or plans, and says what it means for the fleet.

@@ -29,7 +29,7 @@ func describe(o *huma.OpenAPI) {
 			op.Responses["default"] = failed
 			delete(op.Responses, "500") // nobody can plan for it; it has the same form
 		}
-		if item.Put != nil {
+		if item.Put != nil && path != logPath { // documents are created by it
 			created := *item.Put.Responses["200"]
 			created.Description = http.StatusText(http.StatusCreated)
 			item.Put.Responses["201"] = &created

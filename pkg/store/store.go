@@ -117,6 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	removeSpools(cfg.Dir)
 	s := &Store{cfg: cfg, lock: lock, changed: make(chan struct{})}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, lock.Close())

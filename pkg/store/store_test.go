@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -333,5 +334,98 @@ func writeForever(dir string) {
 			os.Exit(1)
 		}
 		fmt.Printf("%d %s\n", r.Revision, r.Changes[0].To)
+	}
+}
+
+// A backup that is taken while others write is one moment: it verifies, and what is
+// loaded from it elsewhere is exactly a revision that was acknowledged, with all
+// before it.
+func TestBackupUnderWrites(t *testing.T) {
+	s := open(t, t.TempDir())
+	var wrote atomic.Uint64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 1; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			docs, _ := spec.Parse("w", fmt.Appendf(nil, "kind: Upstream\nname: u%d\nspec: {endpoints: [{address: '10.0.0.1:%d'}]}\n", n%7, n))
+			r, err := s.Apply(context.Background(), Apply{Edits: []Edit{{Ref: docs[0].Ref, Document: docs[0]}}, Message: fmt.Sprint(n)})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			wrote.Store(r.Revision)
+		}
+	}()
+	for round := range 5 {
+		for before := wrote.Load(); wrote.Load() < before+10; {
+			time.Sleep(time.Millisecond)
+		}
+		least := wrote.Load()
+		file, revision, err := s.Backup(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = file.Close()
+		dir := filepath.Join(t.TempDir(), "elsewhere")
+		if err := Load(t.Context(), config(dir), file.Name()); err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Remove(file.Name())
+		loaded := open(t, dir)
+		if got := loaded.State().Revision; got != revision || got < least || got > wrote.Load() {
+			t.Errorf("round %d: revision %d was loaded, %d said, %d to %d written", round, got, revision, least, wrote.Load())
+		}
+		for _, d := range loaded.State().Spec.Documents("") {
+			at, err := s.At(revision)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at[d.Ref] == nil || at[d.Ref].Hash() != d.Hash() {
+				t.Errorf("round %d: %s is not as it was at revision %d", round, d, revision)
+			}
+		}
+		if _, total, err := loaded.Revisions(0, 1); err != nil || uint64(total) != revision {
+			t.Errorf("round %d: %d revisions of %d: %v", round, total, revision, err)
+		}
+	}
+	close(stop)
+	<-done
+	if left, _ := filepath.Glob(filepath.Join(s.cfg.Dir, ".backup-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// What is no store, or would take the place of one, is not loaded.
+func TestLoadRefused(t *testing.T) {
+	s := open(t, t.TempDir())
+	file, _, err := s.Backup(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = file.Close()
+	text, _ := os.ReadFile(file.Name())
+	bad := filepath.Join(t.TempDir(), "bad.db")
+	for what, content := range map[string][]byte{"cut short": text[:len(text)/3], "empty": nil, "something else": []byte("kind: Upstream\n")} {
+		if err := os.WriteFile(bad, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), "new")
+		if err := Load(t.Context(), config(dir), bad); err == nil || !strings.Contains(err.Error(), "bad.db") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, FileName)); err == nil {
+			t.Errorf("%s: something lies there", what)
+		}
+	}
+	if err := Load(t.Context(), config(s.cfg.Dir), file.Name()); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("under a running server: %v", err)
+	}
+	if err := Load(t.Context(), config(t.TempDir()), filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a file that is not there")
 	}
 }

@@ -209,7 +209,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if body != nil {
+	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/yaml")
 	}
 	resp, err := c.http.Do(req)
@@ -236,6 +236,24 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, out any
 	return c.Call(ctx, http.MethodGet, path, query, nil, nil, out)
 }
 
+// Download writes what a path answers with, however long it takes, and returns the
+// answer's header.
+func (c *Client) Download(ctx context.Context, path string, to io.Writer) (http.Header, error) {
+	resp, err := c.send(ctx, http.MethodGet, path, nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		return nil, errorOf(resp, text)
+	}
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return nil, fmt.Errorf("read the answer to %s: %w", path, err)
+	}
+	return resp.Header, nil
+}
+
 // Text reads a path that answers in plain text.
 func (c *Client) Text(ctx context.Context, path string) (string, error) {
 	resp, err := c.send(ctx, http.MethodGet, path, nil, nil, nil)
@@ -250,13 +268,26 @@ func (c *Client) Text(ctx context.Context, path string) (string, error) {
 	return string(text), err
 }
 
-// Apply sends documents; dry only says what would change.
-func (c *Client) Apply(ctx context.Context, documents []byte, message string, dry bool) (out admin.Outcome, err error) {
+// How documents are applied. The zero value sets them.
+type How struct {
+	// Message for the history.
+	Message string
+	// DryRun only says what would change.
+	DryRun bool
+	// Prune is a label, KEY=VALUE: documents that carry it and are not sent are
+	// deleted. "" deletes none.
+	Prune string
+}
+
+// Apply sends documents.
+func (c *Client) Apply(ctx context.Context, documents []byte, how How) (out admin.Outcome, err error) {
 	q := url.Values{}
-	if message != "" {
-		q.Set("message", message)
+	for name, v := range map[string]string{"message": how.Message, "prune": how.Prune} {
+		if v != "" {
+			q.Set(name, v)
+		}
 	}
-	if dry {
+	if how.DryRun {
 		q.Set("dryRun", "true")
 	}
 	return out, c.Call(ctx, http.MethodPost, "/v1/apply", q, documents, nil, &out)
