@@ -9,18 +9,22 @@ import (
 // Health joins every declared upstream with what is known of its service, by
 // name.
 func (p *Publisher) Health() []health.Upstream {
-	s := p.currentSpec()
+	p.mu.Lock()
+	s, overrides := p.spec, p.overrides
+	p.mu.Unlock()
 	var out []health.Upstream
 	for _, d := range s.Documents(spec.KindUpstream) {
 		if u, ok := d.Body.(*spec.Upstream); ok {
-			out = append(out, p.healthOf(d.Name, u))
+			out = append(out, p.healthOf(d.Name, u, overrides[d.Name]))
 		}
 	}
 	return out
 }
 
-func (p *Publisher) healthOf(name string, u *spec.Upstream) health.Upstream {
-	return health.Of(name, u, p.cfg.Catalog.Entry(u.Key(name)))
+func (p *Publisher) healthOf(name string, u *spec.Upstream, overrides []model.Override) health.Upstream {
+	known := p.cfg.Catalog.Entry(u.Key(name))
+	known.Service = known.Service.Overridden(overrides)
+	return health.Of(name, u, known)
 }
 
 // tellHealth emits an event for each upstream whose state changed. mu is held.
@@ -36,7 +40,7 @@ func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
 		if touched != nil && !touched[u.Key(d.Name)] {
 			continue
 		}
-		h := p.healthOf(d.Name, u)
+		h := p.healthOf(d.Name, u, p.overrides[d.Name])
 		next[d.Name] = h.State
 		if was != h.State {
 			p.cfg.Emit(model.Event{

@@ -49,6 +49,8 @@ type Store interface {
 	// MarkAnswered adds to them.
 	Answered() map[model.ServiceKey]bool
 	MarkAnswered(keys []model.ServiceKey) error
+	// Overrides are an operator's words about endpoints; Changed tells of them too.
+	Overrides() []model.Override
 }
 
 // Catalog is where the Services come from. No method blocks.
@@ -92,6 +94,7 @@ type Publisher struct {
 	declared    *spec.Spec
 	imports     *model.Imports
 	odd         []model.Problem                     // of imports
+	overrides   map[string][]model.Override         // by upstream
 	spec        *spec.Spec                          // declared, with imports
 	local       map[model.ServiceKey]*model.Service // what spec declares
 	classes     map[delivery.Class]bool
@@ -212,6 +215,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			p.mu.Unlock()
 			p.markAnswered(fresh)
 		}
+		p.override()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -336,6 +340,7 @@ func (p *Publisher) Held() map[string]bool {
 // held.
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.declared, p.imports = s, p.cfg.Catalog.Imports()
+	p.overrides = overridesOf(p.cfg.Store.Overrides())
 	p.spec, p.odd = s.WithImports(p.imports.Keys, p.spec)
 	p.local = map[model.ServiceKey]*model.Service{}
 	if !p.listed && len(p.imports.Unknown) == 0 { // what a start waits for is complete now

@@ -49,7 +49,7 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 			next[assignment], problems[assignment] = was, p.unusable[assignment]
 			return
 		}
-		svc := p.service(key)
+		svc := p.serviceOf(d.name, key)
 		if !newest && d.own != nil {
 			svc = d.own // its endpoints were part of it, and its document has others now, or none
 		}
@@ -201,7 +201,7 @@ func (p *Publisher) cluster(name string, pub *published, band translate.Band) *d
 	key := clusterKey{name: name, body: u, band: band}
 	var unusable []model.Problem
 	if u.Hostnames() {
-		key.svc = p.service(pub.key)
+		key.svc = p.serviceOf(name, pub.key)
 		_, unusable = u.Select(name, key.svc)
 		if key.svc != nil {
 			unusable = slices.Concat(unusable, key.svc.Problems)

@@ -97,6 +97,8 @@ func (s *memoryStore) link(t testing.TB) {
 	s.changed = make(chan struct{})
 }
 
+func (s *memoryStore) Overrides() []model.Override { return nil }
+
 func (s *memoryStore) Spec() *spec.Spec {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,6 +30,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/files"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
 	"github.com/wellspring-xds/wellspring/xds"
@@ -140,6 +141,13 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return catalog.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
+	g.Go(func() error {
+		return st.ExpireOverrides(ctx, func(o model.Override) {
+			happened.Emit(model.Event{
+				Kind: model.EventOverrideEnded, Subject: model.Subject{Kind: "Upstream", Name: o.Upstream}, Endpoint: o.Endpoint, From: string(o.Action), Reason: "its time is over", Actor: o.Actor,
+			})
+		})
+	})
 	g.Go(func() error { return grpcServer.Serve(xdsListener) })
 	g.Go(func() error {
 		serve := adminServer.Serve

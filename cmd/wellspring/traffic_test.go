@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -475,6 +476,84 @@ func frames(t *testing.T, addr string) (settings map[uint16]uint32, window uint3
 			window += uint32(body[0])<<24 | uint32(body[1])<<16 | uint32(body[2])<<8 | uint32(body[3])
 		}
 	}
+}
+
+// TestRealOverride: an operator takes one endpoint out and another one in, whatever
+// the source says; requests under way finish, it survives a kill of the control
+// plane, and ends by hand.
+func TestRealOverride(t *testing.T) {
+	program, err := envoytest.Find("")
+	proc.Need(t, err)
+	a, b, c := newEcho(t, "a"), newEcho(t, "b"), newEcho(t, "c")
+	s := &scene{t: t, control: serve(t)}
+	if s.edge, err = freeport.Addr(); err != nil {
+		t.Fatal(err)
+	}
+	s.control.apply(fmt.Sprintf("kind: Upstream\nname: web\nspec: {loadBalancing: {policy: roundRobin}, endpoints: [{address: '%s', id: one}, {address: '%s', id: two}, {address: '%s', id: three, health: unhealthy}]}\n---\n"+
+		"kind: Route\nname: all\nspec: {hosts: ['*'], rules: [{to: [{upstream: web}]}]}\n---\n"+
+		"kind: Listener\nname: edge\nspec: {address: '%s', routes: [all], accessLog: {to: 'off'}}\n---\nkind: Group\nname: edge\nspec: {listeners: [edge]}\n", a.addr, b.addr, c.addr, s.edge))
+	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Kill)
+	f := &felt{listen: s.edge}
+	shares := func(want string) {
+		t.Helper()
+		within(t, 2*time.Second, want, func() string {
+			if got := fmt.Sprint(f.shares(20, "/", nil)); got != want {
+				return got
+			}
+			return ""
+		})
+	}
+	shares("map[a:10 b:10]")
+	cli := func(code int, args ...string) {
+		t.Helper()
+		if out, got := s.control.cli(args...); got != code {
+			t.Errorf("%v: exit %d\n%s", args, got, out)
+		}
+	}
+	cli(64, "drain", "web", "one")
+	cli(64, "drain", "web")
+	cli(1, "drain", "web", "nobody", "--reason", "x")
+	a.handle(sleeps(700 * time.Millisecond))
+	under := make(chan int, 40)
+	for range 40 {
+		go func() { status, _, _ := f.get("/"); under <- status }()
+	}
+	time.Sleep(200 * time.Millisecond)
+	cli(0, "drain", "web", a.addr, "--reason", "new disk", "--for", "1h")
+	for range 40 {
+		if status := <-under; status != http.StatusOK {
+			t.Errorf("a request under way: %d", status)
+		}
+	}
+	shares("map[b:20]")
+	cli(0, "enable", "web", "three", "--reason", "its check is wrong")
+	shares("map[b:10 c:10]")
+	if out, code := s.control.cli("health", "web", "-o", "wide"); code != 0 && code != 79 || !strings.Contains(out, "drained by loopback (new disk)") || !strings.Contains(out, "the source says unhealthy") {
+		t.Errorf("health: exit %d\n%s", code, out)
+	}
+	_ = s.control.Signal(syscall.SIGKILL)
+	<-s.control.Done()
+	s.control.start()
+	within(t, 5*time.Second, "the proxy is back", func() string {
+		out, _ := s.control.cli("proxies")
+		if strings.Contains(out, "current") {
+			return ""
+		}
+		return out
+	})
+	shares("map[b:10 c:10]")
+	a.handle(nil)
+	cli(0, "drain", "web", "one", "--end")
+	cli(0, "enable", "web", c.addr, "--end")
+	cli(1, "enable", "web", c.addr, "--end")
+	shares("map[a:10 b:10]")
+	cli(0, "drain", "web", "two", "--reason", "briefly", "--for", "1s")
+	shares("map[a:20]")
+	shares("map[a:10 b:10]")
 }
 
 // TestRealHostnames: an upstream whose instances stand in Consul by name is

@@ -8,6 +8,7 @@
 //	/v1/health /v1/upstreams/{name}/health
 //	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
+//	/v1/overrides            an operator's words about single endpoints
 //	/v1/log /v1/backup       how much is logged, a copy of the store
 //	/livez /readyz /metrics /version /openapi.json
 //
@@ -50,6 +51,9 @@ type Publisher interface {
 	Problems() []model.Problem
 	Held() map[string]bool
 	Ready(group string) error
+	// Endpoints are those that an upstream uses, as they are published, and a problem
+	// for each that it cannot; false where there is no such upstream.
+	Endpoints(upstream string) ([]model.Endpoint, []model.Problem, bool)
 	// Spec is what is published: the documents, and an upstream for each service that
 	// is imported.
 	Spec() *spec.Spec
@@ -121,6 +125,7 @@ func New(cfg Config) http.Handler {
 	s.health(api)
 	s.fleet(api)
 	s.events(api)
+	s.overrides(api)
 	s.log(api)
 	s.backup(api)
 	s.process(api, mux)

@@ -181,7 +181,7 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 		}
 	}
 	entry := s.Catalog.Entry(u.Key(in.Name))
-	eps, problems := u.Select(in.Name, entry.Service)
+	eps, problems, _ := s.Publisher.Endpoints(in.Name)
 	out.Problems = append(out.Problems, problems...)
 	if entry.Service != nil {
 		out.Problems = append(out.Problems, entry.Service.Problems...)

@@ -50,6 +50,9 @@ const (
 	EventCertificateFailed   = "certificate.failed"
 	EventCertificateExpiring = "certificate.expiring"
 	// The file of admin tokens was read again, or is faulty.
+	// An operator's word about one endpoint, and its end.
+	EventOverrideSet   = "override.set"
+	EventOverrideEnded = "override.ended"
 	// Somebody set how much is logged, or took a copy of the store.
 	EventLogLevel   = "log.level"
 	EventBackup     = "backup.taken"

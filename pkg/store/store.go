@@ -6,6 +6,7 @@
 //	document   canonical JSON, kept once under its hash (bucket objects)
 //	head       KIND/NAME → hash and the revision that set it (bucket heads)
 //	revision   what one apply changed, by whom, when, why (bucket revisions)
+//	override   an operator's word about one endpoint; no revision (bucket overrides)
 //	answered   service keys that ever had an authoritative answer, written once
 //
 // One apply is one transaction and one revision; either all of it is on disk
@@ -82,6 +83,8 @@ type Store struct {
 	docs     map[spec.Ref]*spec.Document
 	answered map[model.ServiceKey]bool
 	changed  chan struct{}
+	// overrides are immutable
+	overrides []model.Override
 }
 
 // State is the newest revision and its Spec.
@@ -160,7 +163,7 @@ func (s *Store) Close() error {
 // load reads everything into memory, creating what a new file lacks.
 func (s *Store) load() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered} {
+		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered, bucketOverrides} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -186,6 +189,9 @@ func (s *Store) load() error {
 			s.answered[key] = true
 			return nil
 		}); err != nil {
+			return err
+		}
+		if s.overrides, err = readOverrides(tx); err != nil {
 			return err
 		}
 		s.docs = docs
