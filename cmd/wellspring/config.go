@@ -31,6 +31,7 @@ type config struct {
 	Admin      adminConfig      `json:"admin,omitempty" doc:"the admin API"`
 	Insecure   bool             `json:"insecureListen,omitempty" doc:"listen beyond this machine though anybody could come in"`
 	Secrets    secretsConfig    `json:"secrets,omitempty" doc:"certificates and keys that documents name"`
+	History    historyConfig    `json:"history,omitempty" doc:"how much of the documents' history is kept"`
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
@@ -60,6 +61,11 @@ type tlsConfig struct {
 }
 
 func (t tlsConfig) on() bool { return t.Cert != "" }
+
+type historyConfig struct {
+	Keep   uint32        `json:"keep,omitempty" default:"1000" minimum:"1" doc:"revisions that are kept; those that changed only services are counted apart"`
+	MaxAge spec.Duration `json:"maxAge,omitempty" default:"2160h" minimum:"1m" doc:"longest that a revision is kept; the present one always is"`
+}
 
 type secretsConfig struct {
 	Dir string `json:"dir,omitempty" doc:"the one folder below which documents may name files; default DATA/secrets"`
@@ -178,6 +184,17 @@ func (l leaf) set(text string) error {
 		l.value.SetBool(on)
 		return nil
 	}
+	if l.value.Kind() == reflect.Uint32 {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		if least, _ := strconv.ParseUint(l.minimum, 10, 32); n < least {
+			return fmt.Errorf("%d is below the least that is taken, %d", n, least)
+		}
+		l.value.SetUint(n)
+		return nil
+	}
 	if allowed := strings.Split(l.enum, ","); l.enum != "" && !slices.Contains(allowed, text) {
 		return fmt.Errorf("%q is not known; allowed are %s", text, strings.Join(allowed, ", "))
 	}
@@ -189,8 +206,11 @@ func (l leaf) text() string {
 	if l.value.Type() == reflect.TypeFor[spec.Duration]() {
 		return time.Duration(l.value.Int()).String()
 	}
-	if l.value.Kind() == reflect.Bool {
+	switch l.value.Kind() {
+	case reflect.Bool:
 		return strconv.FormatBool(l.value.Bool())
+	case reflect.Uint32:
+		return strconv.FormatUint(l.value.Uint(), 10)
 	}
 	return l.value.String()
 }

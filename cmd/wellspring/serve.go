@@ -74,7 +74,9 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	defer adminListener.Close() //nolint:errcheck // closed by its server before
 
 	// 2. what operators declared
-	st, err := store.Open(ctx, store.Config{Dir: c.DataDir, Logger: log, Verify: verifier()})
+	st, err := store.Open(ctx, store.Config{
+		Dir: c.DataDir, Logger: log, Verify: verifier(), History: store.History{Keep: int(c.History.Keep), MaxAge: c.History.MaxAge.D()},
+	})
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,13 @@ func (s *server) revision(_ context.Context, in *revisionIn) (*revisionOut, erro
 }
 
 func (s *server) diff(_ context.Context, in *diffIn) (*diffOut, error) {
-	from := in.Number - min(1, in.Number)
+	if _, err := s.Store.Revision(in.Number); err != nil {
+		return nil, failed(err)
+	}
+	from, err := s.Store.Before(in.Number)
+	if err != nil && in.Against == "" {
+		return nil, failed(err)
+	}
 	if in.Against != "" {
 		n, err := strconv.ParseUint(in.Against, 10, 64)
 		if err != nil {

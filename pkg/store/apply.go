@@ -215,6 +215,11 @@ func (s *Store) Apply(ctx context.Context, a Apply) (Result, error) {
 			docs[ref] = d.Stored(r.Revision)
 		}
 	}
+	if r.Revision%pruneEvery == 0 {
+		if err := s.prune(); err != nil { // the revision itself is written
+			s.cfg.Logger.Error("history not pruned", "err", err)
+		}
+	}
 	return r, s.setState(r.Revision, r.After.Revision, docs)
 }
 

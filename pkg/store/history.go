@@ -50,7 +50,7 @@ func (s *Store) Revision(n uint64) (r Revision, err error) {
 func readRevision(tx *bolt.Tx, n uint64) (r Revision, err error) {
 	v := tx.Bucket(bucketRevisions).Get(be64(n))
 	if v == nil {
-		return r, fmt.Errorf("revision %d: %w", n, model.ErrNotFound)
+		return r, notKept(tx, n)
 	}
 	return r, json.Unmarshal(v, &r)
 }
@@ -59,17 +59,18 @@ func readRevision(tx *bolt.Tx, n uint64) (r Revision, err error) {
 // first.
 func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
-		newest := number(tx.Bucket(bucketMeta).Get(keyHead))
-		if n > newest {
-			return fmt.Errorf("revision %d: %w; the newest is %d", n, model.ErrNotFound, newest)
+		c := tx.Bucket(bucketRevisions).Cursor()
+		oldest, _ := c.First()
+		if n > 0 && tx.Bucket(bucketRevisions).Get(be64(n)) == nil || n == 0 && oldest != nil && number(oldest) > 1 {
+			return notKept(tx, n)
 		}
 		if docs, err = readHeads(tx); err != nil {
 			return err
 		}
-		for at := newest; at > n; at-- {
-			r, err := readRevision(tx, at)
-			if err != nil {
-				return err
+		for k, v := c.Last(); k != nil && number(k) > n; k, v = c.Prev() {
+			var r Revision
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("revision %d: %w", number(k), err)
 			}
 			if err := undo(tx, r, docs); err != nil {
 				return err
@@ -78,6 +79,14 @@ func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
 		return nil
 	})
 	return docs, err
+}
+
+// notKept says why a revision cannot be read.
+func notKept(tx *bolt.Tx, n uint64) error {
+	if newest := number(tx.Bucket(bucketMeta).Get(keyHead)); n > newest {
+		return fmt.Errorf("revision %d: %w; the newest is %d", n, model.ErrNotFound, newest)
+	}
+	return fmt.Errorf("revision %d: %w; it is not kept any more", n, model.ErrNotFound)
 }
 
 // undo takes one revision's changes back.
@@ -95,6 +104,21 @@ func undo(tx *bolt.Tx, r Revision, docs map[spec.Ref]*spec.Document) error {
 		docs[ref] = d
 	}
 	return nil
+}
+
+// Before is the newest kept revision before n; 0 where n is the first that there
+// ever was. The error is model.ErrNotFound where older ones are not kept any more.
+func (s *Store) Before(n uint64) (before uint64, err error) {
+	return before, s.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketRevisions).Cursor()
+		c.Seek(be64(n))
+		k, _ := c.Prev()
+		if k == nil && n > 1 {
+			return fmt.Errorf("the revision before %d: %w; it is not kept any more", n, model.ErrNotFound)
+		}
+		before = number(k)
+		return nil
+	})
 }
 
 // Upstreams returns every form of every Upstream that a kept revision has,

@@ -23,6 +23,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -66,6 +67,8 @@ type Config struct {
 	// Verify checks a file before it is opened, in another process; see
 	// VerifyCommand. nil checks in this process, which a damaged file may kill.
 	Verify func(ctx context.Context, path string) error
+	// History is how much of it is kept.
+	History History
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -105,6 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.History.Keep, cfg.History.MaxAge = cmp.Or(cfg.History.Keep, defaultKeep), cmp.Or(cfg.History.MaxAge, defaultMaxAge)
 	if cfg.Verify == nil {
 		cfg.Verify = func(_ context.Context, path string) error {
 			if err := VerifyFile(path); err != nil {
@@ -149,6 +153,9 @@ func (s *Store) open(ctx context.Context) error {
 	s.db = db
 	if err := s.load(); err != nil {
 		return errors.Join(fmt.Errorf("read store %s: %w", path, err), db.Close())
+	}
+	if err := s.prune(); err != nil {
+		s.cfg.Logger.Error("history not pruned", "err", err)
 	}
 	return nil
 }

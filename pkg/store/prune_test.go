@@ -1,0 +1,132 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// However history is cut, every revision that is kept is exactly what it was, the
+// newest of both kinds are kept, and nothing is left of the others.
+func TestPrune(t *testing.T) {
+	for seed := range uint64(10) {
+		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test draws from it
+		cfg := config(t.TempDir())
+		now := time.Unix(1_000_000, 0)
+		cfg.Now = func() time.Time { return now }
+		cfg.Verify = nil
+		cfg.History = History{Keep: 4, MaxAge: time.Hour}
+		s, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := map[uint64]map[spec.Ref]string{} // what each revision was
+		specs := map[uint64]bool{}
+		apply := func() {
+			text := fmt.Sprintf("kind: Service\nname: s%d\nspec: {endpoints: [{address: '10.0.0.1:%d'}]}\n", r.IntN(3), 1+r.IntN(60000))
+			switch r.IntN(4) {
+			case 0:
+				text = fmt.Sprintf("kind: Upstream\nname: u%d\nspec: {endpoints: [], connectTimeout: %dms}\n", r.IntN(3), 1+r.IntN(60000))
+			case 1:
+				text = fmt.Sprintf("kind: Upstream\nname: short\nspec: {endpoints: [{address: '10.0.0.2:%d'}]}\n", 1+r.IntN(60000))
+			}
+			edits := docs(t, text)
+			if edits[0].Ref.Name == "u1" && s.State().Spec.Document(spec.KindUpstream, "u1") != nil && r.IntN(2) == 0 {
+				edits[0].Document = nil
+			}
+			out, err := s.Apply(t.Context(), Apply{Edits: edits})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out.Revision == 0 {
+				return
+			}
+			at := map[spec.Ref]string{}
+			for _, d := range s.State().Spec.Documents("") {
+				at[d.Ref] = d.Hash()
+			}
+			was[out.Revision] = at
+			specs[out.Revision] = s.State().Spec.Revision == out.Revision
+		}
+		check := func() {
+			t.Helper()
+			if err := s.prune(); err != nil {
+				t.Fatal(err)
+			}
+			items, total, err := s.Revisions(0, 10_000)
+			if err != nil || total != len(items) || items[0].Number != s.State().Revision {
+				t.Fatalf("seed %d: %d of %d revisions, the newest %d of %d: %v", seed, len(items), total, items[0].Number, s.State().Revision, err)
+			}
+			kept, count := map[uint64]bool{}, map[bool]int{}
+			for _, x := range items {
+				kept[x.Number] = true
+				count[specs[x.Number]]++
+				for _, c := range x.Changes {
+					if got := was[x.Number][spec.Ref{Kind: c.Kind, Name: c.Name}]; got != c.To {
+						t.Errorf("seed %d: revision %d says that %s became %q, it is %q", seed, x.Number, c.Name, c.To, got)
+					}
+				}
+			}
+			if count[true] > 5 || count[false] > 5 { // the present one besides
+				t.Errorf("seed %d: %d and %d are kept", seed, count[true], count[false])
+			}
+			for n, want := range was {
+				got, err := s.At(n)
+				if !kept[n] {
+					if !errors.Is(err, model.ErrNotFound) {
+						t.Errorf("seed %d: revision %d is cut out and answers %v", seed, n, err)
+					}
+					continue
+				}
+				if err != nil || len(got) != len(want) {
+					t.Errorf("seed %d: revision %d: %d documents, want %d: %v", seed, n, len(got), len(want), err)
+					continue
+				}
+				for ref, hash := range want {
+					if got[ref] == nil || got[ref].Hash() != hash {
+						t.Errorf("seed %d: %s is another at revision %d", seed, ref, n)
+					}
+				}
+				if before, err := s.Before(n); err == nil && before != 0 && !kept[before] {
+					t.Errorf("seed %d: before %d comes %d, which is cut out", seed, n, before)
+				}
+			}
+			if _, err := s.Upstreams(); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			if n := objectsOf(t, s); n > 3*len(items)+10 {
+				t.Errorf("seed %d: %d objects for %d revisions", seed, n, len(items))
+			}
+		}
+		for range 12 {
+			for range 1 + r.IntN(6) {
+				now = now.Add(time.Duration(r.IntN(10)) * time.Minute)
+				apply()
+			}
+			check()
+		}
+		now = now.Add(2 * time.Hour) // everything is old
+		check()
+		if _, total, _ := s.Revisions(0, 1); total != 1 {
+			t.Errorf("seed %d: %d revisions are left", seed, total)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func objectsOf(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	if err := s.db.View(func(tx *bolt.Tx) error { n = tx.Bucket(bucketObjects).Stats().KeyN; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
