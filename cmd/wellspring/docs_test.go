@@ -2,10 +2,15 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/xds/server"
 )
 
 // What `make docs` wrote is what the structs say today.
@@ -26,6 +31,55 @@ func TestDocsAreCurrent(t *testing.T) {
 		got, err := os.ReadFile(file)
 		if err != nil || string(got) != want {
 			t.Errorf("%s is not what `make docs` writes (%v)", file, err)
+		}
+	}
+}
+
+// The configuration that README shows is one, and the metrics and keys that
+// docs/operations.md names exist.
+func TestDocsNameWhatThereIs(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(readme), "```yaml\nxds:")
+	text, _, closed := strings.Cut(text, "```")
+	if !ok || !closed {
+		t.Fatal("README shows no configuration")
+	}
+	c := &config{}
+	if err := spec.DecodeStrict("README.md", []byte("xds:"+text), c).Err(); err != nil {
+		t.Error(err)
+	}
+	if err := c.check(); err != nil {
+		t.Error(err)
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	descriptions := make(chan *prometheus.Desc, 100)
+	certificate.New(certificate.Config{}).Describe(descriptions)
+	server.NewMetrics(prometheus.NewRegistry()).Describe(descriptions)
+	close(descriptions)
+	for d := range descriptions {
+		_, name, _ := strings.Cut(d.String(), `fqName: "`)
+		name, _, _ = strings.Cut(name, `"`)
+		names[name] = true
+	}
+	for _, name := range regexp.MustCompile("wellspring_[a-z_]+").FindAllString(string(operations), -1) {
+		if !names[name] {
+			t.Errorf("docs/operations.md names the metric %s, which there is not", name)
+		}
+	}
+	keys := map[string]bool{"admin.writers": true}
+	for _, l := range leaves(c) {
+		keys[l.path] = true
+	}
+	for _, key := range regexp.MustCompile("`((?:xds|admin|secrets|history)\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(operations), -1) {
+		if !keys[key[1]] {
+			t.Errorf("docs/operations.md names the key %s, which there is not", key[1])
 		}
 	}
 }

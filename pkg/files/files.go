@@ -79,7 +79,7 @@ func Watch(ctx context.Context, c Config) error {
 	}
 }
 
-// drain waits until nothing happened for a moment; false when ctx ended.
+// drain takes what follows within a moment; false when ctx ended.
 func drain(ctx context.Context, events <-chan fsnotify.Event) bool {
 	quiet := time.NewTimer(settle)
 	defer quiet.Stop()

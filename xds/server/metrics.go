@@ -26,6 +26,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// Describe says which metrics there are.
+func (m *Metrics) Describe(to chan<- *prometheus.Desc) {
+	m.open.Describe(to)
+	m.pushes.Describe(to)
+	m.resources.Describe(to)
+	m.refusals.Describe(to)
+}
+
 func (m *Metrics) streams(n int) {
 	if m != nil {
 		m.open.Set(float64(n))
