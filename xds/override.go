@@ -35,6 +35,11 @@ func (p *Publisher) override() {
 			if pub := p.published[name]; pub != nil {
 				touched[pub.key] = true
 			}
+			for assignment := range p.older {
+				if d := p.definitions[assignment]; d.name == name {
+					touched[d.body.Key(name)] = true
+				}
+			}
 		}
 	}
 	p.overrides = next

@@ -86,6 +86,18 @@ func (p *Publisher) addSecrets(t *delivery.Table, doc string, secrets []spec.Sec
 	}
 }
 
+// unknownSecrets keeps those of an upstream that is not served from being told as
+// removed. mu is held.
+func (p *Publisher) unknownSecrets(t *delivery.Table, upstream string) {
+	u, ok := p.spec.Upstream(upstream)
+	if !ok {
+		return
+	}
+	for _, s := range u.Secrets(upstream) {
+		t.Unknown[s.Name] = true
+	}
+}
+
 // secret is a secret by its files of now, or its last good form.
 func (p *Publisher) secret(doc string, s spec.Secret) (*delivery.Resource, error) {
 	before := p.secrets[s.Name]

@@ -51,7 +51,7 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 		}
 		svc := p.serviceOf(d.name, key)
 		if !newest && d.own != nil {
-			svc = d.own // its endpoints were part of it, and its document has others now, or none
+			svc = d.own.Overridden(p.overrides[d.name]) // its endpoints were part of it, and its document has others now, or none
 		}
 		var m *endpointv3.ClusterLoadAssignment
 		var faults []model.Problem
@@ -94,11 +94,13 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 		pub := p.published[name]
 		if pub == nil {
 			t.Unknown[name] = true
+			p.unknownSecrets(t, name)
 			continue
 		}
 		cluster := p.cluster(name, pub, band)
 		if cluster == nil || cluster.Assignment != "" && p.assignments[cluster.Assignment] == nil {
 			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
+			p.unknownSecrets(t, name)
 			continue
 		}
 		t.Resources[delivery.Clusters][name] = cluster

@@ -36,9 +36,14 @@ func readFiles(paths []string, stdin io.Reader) (text []byte, docs []*spec.Docum
 		case err != nil:
 			return nil, nil, &exitError{exitData, err.Error()}
 		case info.IsDir():
-			for _, pattern := range []string{"*.yaml", "*.yml", "*.json"} {
-				found, _ := filepath.Glob(filepath.Join(p, pattern))
-				files = append(files, found...)
+			entries, err := os.ReadDir(p)
+			if err != nil {
+				return nil, nil, &exitError{exitData, err.Error()}
+			}
+			for _, e := range entries {
+				if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
+					files = append(files, filepath.Join(p, e.Name()))
+				}
 			}
 		default:
 			files = append(files, p)

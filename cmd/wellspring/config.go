@@ -57,7 +57,7 @@ type adminConfig struct {
 type tlsConfig struct {
 	Cert     string `json:"cert,omitempty" doc:"file with the server's certificate and what it was signed by"`
 	Key      string `json:"key,omitempty" doc:"file with its key"`
-	ClientCA string `json:"clientCA,omitempty" doc:"file with the authorities of client certificates; with it clients must present one"`
+	ClientCA string `json:"clientCA,omitempty" doc:"file with the authorities of client certificates; xDS clients must present one then, admin clients one or a token"`
 }
 
 func (t tlsConfig) on() bool { return t.Cert != "" }
@@ -267,6 +267,22 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 // check finds what no single key shows.
 func (c *config) check() error {
 	errs := append(c.door("xds", c.XDS.Listen, c.XDS.TLS, false), c.door("admin", c.Admin.Listen, c.Admin.TLS, c.Admin.TokensFile != "")...)
+	if len(c.Admin.Writers) > 0 && c.Admin.TLS.ClientCA == "" {
+		errs = append(errs, errors.New("admin.writers: are names in client certificates; admin.tls.clientCA is needed for them"))
+	}
+	for i, name := range c.Admin.Writers {
+		if strings.Contains(strings.Trim(name, "*"), "*") || strings.Trim(name, "*") == "" {
+			errs = append(errs, fmt.Errorf("admin.writers[%d]: %q is neither a name nor one with a * at the beginning or the end", i, name))
+		}
+	}
+	for _, l := range []struct {
+		key, at string
+		tls     tlsConfig
+	}{{"xds", c.XDS.Listen, c.XDS.TLS}, {"admin", c.Admin.Listen, c.Admin.TLS}} {
+		if strings.HasPrefix(l.at, "unix://") && l.tls.on() {
+			errs = append(errs, fmt.Errorf("%s.tls: a socket is not encrypted; leave tls out, or listen on an address", l.key))
+		}
+	}
 	seen := map[string]bool{spec.SourceLocal: true}
 	for i, s := range c.Sources {
 		if seen[s.Name] {

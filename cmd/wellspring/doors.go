@@ -88,7 +88,7 @@ func (d *doors) paths() []string {
 
 // reload reads the files again; what is faulty leaves the last good form.
 func (d *doors) reload() {
-	d.certificates.Reload()
+	defer d.certificates.Reload() // after the tokens: one that is revoked waits for nothing
 	if d.gate.Tokens == nil {
 		return
 	}

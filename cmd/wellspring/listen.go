@@ -47,8 +47,8 @@ func listen(key, at string) (net.Listener, error) {
 	if a.network == "unix" {
 		if conn, err := net.Dial("unix", a.text); err == nil {
 			_ = conn.Close()
-		} else if errors.Is(err, syscall.ECONNREFUSED) {
-			_ = os.Remove(a.text) // left by a process that died
+		} else if info, serr := os.Lstat(a.text); serr == nil && info.Mode()&os.ModeSocket != 0 && errors.Is(err, syscall.ECONNREFUSED) {
+			_ = os.Remove(a.text) // a socket that a process left when it died
 		}
 	}
 	l, err := net.Listen(a.network, a.text)

@@ -93,6 +93,7 @@ type global struct {
 	output    string
 	tokenFile string
 	tls       struct{ ca, cert, key string }
+	made      *client.Client
 }
 
 // tokenVariable holds a token: never a flag's value, which every user of the
@@ -101,6 +102,13 @@ const tokenVariable = "WELLSPRING_TOKEN"
 
 // client calls the server that the flags name.
 func (g *global) client() *client.Client {
+	if g.made == nil { // once: a file with a token may be a pipe
+		g.made = g.newClient()
+	}
+	return g.made
+}
+
+func (g *global) newClient() *client.Client {
 	return client.New(client.Config{Server: g.server, Token: os.Getenv(tokenVariable), TokenFile: g.tokenFile, CA: g.tls.ca, Cert: g.tls.cert, Key: g.tls.key})
 }
 

@@ -37,11 +37,15 @@ func overrideCommand(g *global, action model.OverrideAction, short, long string)
 	}
 	reason := cmd.Flags().String("reason", "", "why, for whoever sees it (required)")
 	how := cmd.Flags().Duration("for", time.Hour, "how long; 0s is until it is ended")
-	end := cmd.Flags().Bool("end", false, "end it: go by the source again")
+	end := cmd.Flags().Bool("end", false, "end the endpoint's override, drain or enable: go by the source again")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
+		case len(args) == 0 && (*end || cmd.Flags().Changed("reason") || cmd.Flags().Changed("for")):
+			return &exitError{exitUsage, "name an upstream and an endpoint; without them the overrides are listed"}
 		case len(args) == 0:
 			return g.listOverrides(cmd)
+		case *end && (cmd.Flags().Changed("reason") || cmd.Flags().Changed("for")):
+			return &exitError{exitUsage, "--end takes neither --reason nor --for"}
 		case *end:
 			q := url.Values{"upstream": {args[0]}, "endpoint": {args[1]}}
 			var o model.Override

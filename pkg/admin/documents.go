@@ -324,6 +324,9 @@ func (s *server) prune(label string, sent map[spec.Ref]bool) ([]store.Edit, erro
 
 // commit applies or plans, and says what it means for the fleet.
 func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Result, Outcome, error) {
+	if !dry && !mayWrite(ctx) {
+		return store.Result{}, Outcome{}, newError(http.StatusForbidden, actor(ctx)+" may only read")
+	}
 	streams := s.Fleet.Streams(ctx)
 	a.Author = actor(ctx)
 	var odd spec.Faults

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 
 	"github.com/wellspring-xds/wellspring/pkg/access"
@@ -34,15 +35,17 @@ func (s *server) gate(next http.Handler) http.Handler {
 				"%s may only read; give it the role write in the file of tokens, or its certificate's name a place in admin.writers", id.Name)))
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, id.Name)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actorKey{}, id)))
 	})
 }
 
 // roleFor is what a request needs; "" is nothing.
 func roleFor(r *http.Request) access.Role {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-	query := r.URL.Query()
+	query, err := url.ParseQuery(r.URL.RawQuery)
 	switch {
+	case err != nil && !read: // who reads it otherwise may find another word in it
+		return access.Write
 	case read && r.URL.Path == "/livez", read && r.URL.Path == "/readyz" && len(query) == 0:
 		return ""
 	case read:
@@ -57,8 +60,15 @@ type actorKey struct{}
 
 // actor is whose credential a request carries.
 func actor(ctx context.Context) string {
-	name, _ := ctx.Value(actorKey{}).(string)
-	return name
+	id, _ := ctx.Value(actorKey{}).(access.Identity)
+	return id.Name
+}
+
+// mayWrite tells whether that credential may. A handler that can both change
+// something and only say what would change asks again here, by what it will do.
+func mayWrite(ctx context.Context) bool {
+	id, _ := ctx.Value(actorKey{}).(access.Identity)
+	return id.Role == access.Write
 }
 
 // knownHosts refuses a page that made its own name point to this machine. An IP

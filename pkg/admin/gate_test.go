@@ -114,7 +114,7 @@ func TestActor(t *testing.T) {
 	if rec := put(reader, "/v1/apply?dryRun=true"); rec.Code != http.StatusOK || !strings.Contains(rec.Body.String(), `"revision":0`) {
 		t.Errorf("a reader's dry run: %d %s", rec.Code, rec.Body)
 	}
-	for _, query := range []string{"dryRun=true&dryRun=false", "dryRun=1", "dryRun=false", "dryRun=True", "dryrun=true"} {
+	for _, query := range []string{"dryRun=true&dryRun=false", "dryRun=1", "dryRun=false", "dryRun=True", "dryrun=true", "dryRun=%zz&dryRun=true", "dryRun=true&dryRun=%zz", "dryRun=true;dryRun=false"} {
 		if rec := put(reader, "/v1/apply?"+query); rec.Code != http.StatusForbidden {
 			t.Errorf("a reader with %s: %d %s", query, rec.Code, rec.Body)
 		}

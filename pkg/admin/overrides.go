@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 // Overriding is an override as it is asked for.
 type Overriding struct {
+	_        struct{}             `additionalProperties:"false"`
 	Upstream string               `json:"upstream"`
 	Endpoint string               `json:"endpoint" doc:"its id, or its address"`
 	Action   model.OverrideAction `json:"action" enum:"drain,enable" doc:"drain: no new requests. enable: used whatever the source says of its health"`
@@ -79,14 +81,13 @@ func (s *server) setOverride(ctx context.Context, in *overridingIn) (*overrideOu
 }
 
 func (s *server) endOverride(ctx context.Context, in *overrideEndIn) (*overrideOut, error) {
-	id := in.Endpoint
-	eps, _, _ := s.Publisher.Endpoints(in.Upstream)
-	for _, e := range eps {
-		if e.Address == in.Endpoint {
-			id = e.ID
+	o, err := s.Store.EndOverride(in.Upstream, in.Endpoint)
+	if errors.Is(err, model.ErrNotFound) { // it may be an address
+		eps, _, _ := s.Publisher.Endpoints(in.Upstream)
+		if i := slices.IndexFunc(eps, func(e model.Endpoint) bool { return e.Address == in.Endpoint }); i >= 0 {
+			o, err = s.Store.EndOverride(in.Upstream, eps[i].ID)
 		}
 	}
-	o, err := s.Store.EndOverride(in.Upstream, id)
 	if err != nil {
 		return nil, failed(err)
 	}

@@ -61,13 +61,25 @@ func New(cfg Config) *Store {
 // wants any more is forgotten.
 func (s *Store) Want(user string, refs ...Ref) {
 	s.mu.Lock()
+	var unread []Ref
+	for _, r := range refs {
+		if s.kept[r] == nil {
+			unread = append(unread, r)
+		}
+	}
+	s.mu.Unlock()
+	fresh := map[Ref]*kept{}
+	for _, r := range unread { // no lock is held: a file system may hang
+		k := &kept{}
+		k.good, k.fault = Read(r)
+		fresh[r] = k
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := map[Ref]bool{}
 	for _, r := range refs {
 		set[r] = true
-		if s.kept[r] == nil {
-			k := &kept{}
-			k.good, k.fault = Read(r)
+		if k := fresh[r]; k != nil && s.kept[r] == nil {
 			s.kept[r] = k
 			s.judge(r, k)
 		}

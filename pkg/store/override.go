@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -48,12 +49,25 @@ func (s *Store) SetOverride(o model.Override) error {
 // EndOverride takes an override away, and returns it. The error is model.ErrNotFound
 // where there is none.
 func (s *Store) EndOverride(upstream, endpoint string) (model.Override, error) {
-	for _, o := range s.Overrides() {
-		if o.Upstream == upstream && o.Endpoint == endpoint {
-			return o, s.changeOverrides(func(b *bolt.Bucket) error { return b.Delete(overrideKey(upstream, endpoint)) })
+	return s.endOverride(upstream, endpoint, func(model.Override) bool { return true })
+}
+
+// endOverride takes one away if it is still one that is meant: it may have been set
+// anew since it was looked at.
+func (s *Store) endOverride(upstream, endpoint string, meant func(model.Override) bool) (o model.Override, err error) {
+	err = s.changeOverrides(func(b *bolt.Bucket) error {
+		v := b.Get(overrideKey(upstream, endpoint))
+		if v != nil {
+			if err := json.Unmarshal(v, &o); err != nil {
+				return err
+			}
 		}
-	}
-	return model.Override{}, fmt.Errorf("an override for endpoint %q of upstream %q: %w", endpoint, upstream, model.ErrNotFound)
+		if v == nil || !meant(o) {
+			return fmt.Errorf("an override for endpoint %q of upstream %q: %w", endpoint, upstream, model.ErrNotFound)
+		}
+		return b.Delete(overrideKey(upstream, endpoint))
+	})
+	return o, err
 }
 
 func (s *Store) changeOverrides(change func(*bolt.Bucket) error) error {
@@ -68,7 +82,7 @@ func (s *Store) changeOverrides(change func(*bolt.Bucket) error) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("write override: %w", err)
+		return fmt.Errorf("overrides: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,23 +97,23 @@ func (s *Store) changeOverrides(change func(*bolt.Bucket) error) error {
 func (s *Store) ExpireOverrides(ctx context.Context, ended func(model.Override)) error {
 	for {
 		changed := s.Changed()
-		var next time.Time
+		next := s.cfg.Now().Add(time.Hour) // a clock that was set is noticed by then
 		for _, o := range slices.Clone(s.Overrides()) {
 			switch {
 			case o.Ended(s.cfg.Now()):
-				if _, err := s.EndOverride(o.Upstream, o.Endpoint); err != nil {
+				_, err := s.endOverride(o.Upstream, o.Endpoint, func(now model.Override) bool { return now == o })
+				switch {
+				case err == nil:
+					ended(o)
+				case !errors.Is(err, model.ErrNotFound):
 					s.cfg.Logger.Error("override not ended", "upstream", o.Upstream, "endpoint", o.Endpoint, "err", err)
-					continue
+					next = s.cfg.Now().Add(5 * time.Second)
 				}
-				ended(o)
-			case !o.Until.IsZero() && (next.IsZero() || o.Until.Before(next)):
+			case !o.Until.IsZero() && o.Until.Before(next):
 				next = o.Until
 			}
 		}
-		timer := time.NewTimer(time.Hour)
-		if !next.IsZero() {
-			timer.Reset(max(time.Millisecond, next.Sub(s.cfg.Now())))
-		}
+		timer := time.NewTimer(max(time.Millisecond, next.Sub(s.cfg.Now())))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -74,6 +74,9 @@ func open(c Config) (*Client, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 	out := &Client{server: c.Server, base: c.Server, token: c.Token, http: &http.Client{Transport: transport}}
 	if path, ok := strings.CutPrefix(c.Server, "unix://"); ok {
+		if c.CA != "" || c.Cert != "" || c.Key != "" {
+			return nil, &AddressError{c.Server, errors.New("a socket is not encrypted; leave --ca, --cert and --key out")}
+		}
 		out.base = "http://localhost"
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
