@@ -26,11 +26,14 @@ func (c *Catalog) Imports() *model.Imports {
 func (c *Catalog) reportNames(source string, keys []model.ServiceKey, failed Failed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if failed.Err != nil { // the source's own state tells it; what was listed stays
-		return
-	}
 	now := c.cfg.Now()
 	listed := c.listed[source]
+	if failed.Err != nil { // its own state tells it; what was listed stays, and its grace begins anew
+		for k := range listed {
+			listed[k] = now
+		}
+		return
+	}
 	if listed == nil {
 		listed = map[model.ServiceKey]time.Time{}
 		c.listed[source] = listed

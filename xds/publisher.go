@@ -101,7 +101,7 @@ type Publisher struct {
 	published   map[string]*published
 	unknown     map[string]bool
 	assignments map[string]*delivery.Resource // by name, older generations included
-	clusters    map[clusterKey]*delivery.Resource
+	clusters    map[clusterKey]madeCluster
 	lastGood    map[lastKey]*delivery.Resource
 	secrets     map[string]made       // by name
 	forGRPC     map[string]form       // assignments, by name
@@ -138,10 +138,15 @@ func definitionOf(d *spec.Document) (definition, bool) {
 
 type clusterKey struct {
 	name string
-	body *spec.Upstream
 	band translate.Band
+}
+
+// madeCluster is a cluster as it was made, and what of.
+type madeCluster struct {
+	body *spec.Upstream
 	// svc is whose endpoints are part of the cluster; nil where they come apart.
-	svc *model.Service
+	svc      *model.Service
+	resource *delivery.Resource
 }
 
 type lastKey struct {
@@ -174,7 +179,7 @@ func New(cfg Config) *Publisher {
 	p := &Publisher{
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
-		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]*delivery.Resource{},
+		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
@@ -264,11 +269,11 @@ func (p *Publisher) Join(c delivery.Class) {
 func (p *Publisher) Ready(group string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.listed && p.autoRoutes(group) { // without the list it would be told that all is gone
+		return fmt.Errorf("group %q waits for the first list of services to import after a start, from source %s", group, strings.Join(p.imports.Unknown, ", "))
+	}
 	if d := p.cfg.ReadyDeadline; d > 0 && p.cfg.Now().Sub(p.started) >= d {
 		return nil
-	}
-	if len(p.imports.Unknown) > 0 && p.autoRoutes(group) {
-		return fmt.Errorf("group %q waits for the first list of services to import after a start, from source %s", group, strings.Join(p.imports.Unknown, ", "))
 	}
 	var missing []string // a few of them: this text travels in an HTTP/2 trailer
 	n := 0
@@ -341,7 +346,11 @@ func (p *Publisher) Held() map[string]bool {
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	p.declared, p.imports = s, p.cfg.Catalog.Imports()
 	p.overrides = overridesOf(p.cfg.Store.Overrides())
-	p.spec, p.odd = s.WithImports(p.imports.Keys, p.spec)
+	keys := p.imports.Keys
+	if !p.listed && len(p.imports.Unknown) > 0 {
+		keys = nil // the source that lists first would take the names of the others
+	}
+	p.spec, p.odd = s.WithImports(keys, p.spec, func(k model.ServiceKey) bool { return p.before[k] })
 	p.local = map[model.ServiceKey]*model.Service{}
 	if !p.listed && len(p.imports.Unknown) == 0 { // what a start waits for is complete now
 		p.listed = true

@@ -200,32 +200,28 @@ func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band
 
 func (p *Publisher) cluster(name string, pub *published, band translate.Band) *delivery.Resource {
 	u := pub.body
-	key := clusterKey{name: name, body: u, band: band}
+	key := clusterKey{name, band}
+	var svc *model.Service
 	var unusable []model.Problem
 	if u.Hostnames() {
-		key.svc = p.serviceOf(name, pub.key)
-		_, unusable = u.Select(name, key.svc)
-		if key.svc != nil {
-			unusable = slices.Concat(unusable, key.svc.Problems)
+		svc = p.serviceOf(name, pub.key)
+		_, unusable = u.Select(name, svc)
+		if svc != nil {
+			unusable = slices.Concat(unusable, svc.Problems)
 		}
 	}
 	p.note(nil, unusable)
-	if r := p.clusters[key]; r != nil {
-		return r
+	if made := p.clusters[key]; made.resource != nil && made.body == u && made.svc == svc {
+		return made.resource
 	}
-	for old := range p.clusters { // an older form is not needed any more
-		if old.name == name && old.band == band {
-			delete(p.clusters, old)
-		}
-	}
-	c, err := translate.Cluster(name, u, key.svc, band)
+	c, err := translate.Cluster(name, u, svc, band)
 	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, c, err, func(r *delivery.Resource) {
 		if !u.Hostnames() {
 			r.Assignment = translate.AssignmentName(name, u)
 		}
 	})
 	if problem == nil { // a last good form is looked for again each time, with its problem
-		p.clusters[key] = r
+		p.clusters[key] = madeCluster{u, svc, r}
 	}
 	return p.note(r, problem)
 }

@@ -441,6 +441,9 @@ func TestRefusedUntilKnown(t *testing.T) {
 	w.registry.say("u0", present(1))
 	w.registry.say("u1", discovery.Failed{Reason: discovery.NoLeader, Err: errors.New("no leader")})
 	waitReady(t, w, "other")
+	for start := time.Now(); !strings.Contains(fmt.Sprint(w.publisher.Ready("edge")), "consul/u1: no leader") && time.Since(start) < 10*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
 	w.connect("e", "edge").refusedWith(codes.Unavailable, "consul/u1: no leader")
 	w.connect("o", "other").wants("here")
 	if r := w.server.Refused(); len(r) != 1 || r[0].Proxy.ID != "e" {

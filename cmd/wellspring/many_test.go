@@ -71,7 +71,12 @@ func TestRealManyServices(t *testing.T) {
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait(); _ = conn.Close() }()
 	e := xdstest.New(xdstest.Config{ID: "edge-1", Cluster: "edge"})
-	wg.Go(func() { _ = e.Run(ctx, conn) })
+	wg.Go(func() {
+		for ctx.Err() == nil { // it is refused until the publisher has taken up every answer
+			_ = e.Run(ctx, conn)
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 	within(t, time.Minute, "a proxy has everything", func() string {
 		var p admin.Proxies
 		if err := control.client().Get(t.Context(), "/v1/proxies", nil, &p); err != nil {

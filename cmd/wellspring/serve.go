@@ -150,7 +150,12 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 			})
 		})
 	})
-	g.Go(func() error { return grpcServer.Serve(xdsListener) })
+	g.Go(func() error {
+		if err := grpcServer.Serve(xdsListener); !errors.Is(err, grpc.ErrServerStopped) { // it was interrupted before it began
+			return err
+		}
+		return nil
+	})
 	g.Go(func() error {
 		serve := adminServer.Serve
 		if adminServer.TLSConfig != nil {

@@ -141,7 +141,7 @@ func (s *server) withImports() *spec.Spec {
 			keys = append(keys, u.Key(d.Name))
 		}
 	}
-	out, _ := newest.WithImports(keys, nil)
+	out, _ := newest.WithImports(keys, published, nil)
 	return out
 }
 

@@ -40,8 +40,8 @@ type RegexRewrite struct {
 	Substitution string `json:"substitution" doc:"What stands in its place; \\\\1 is the first group."`
 }
 
-// HeaderEdits are made in the order set, add, remove. Values are taken as they
-// stand: a % is a %, not one of Envoy's operators.
+// HeaderEdits of one message. Values are taken as they stand: a % is a %, not one of
+// Envoy's operators.
 type HeaderEdits struct {
 	Set    map[string]string `json:"set,omitempty" doc:"Headers with their values, in place of any that are there."`
 	Add    map[string]string `json:"add,omitempty" doc:"Headers with their values, beside any that are there."`
@@ -124,6 +124,13 @@ func (h *HeaderEdits) check(c *checker, path string) {
 	c.headerMap(path+".set", h.Set)
 	c.headerMap(path+".add", h.Add)
 	for i, name := range h.Remove {
+		for _, m := range []map[string]string{h.Set, h.Add} {
+			for other := range m {
+				if strings.EqualFold(name, other) {
+					c.faultf(index(path+".remove", i), "%q is set or added too; keep one of them", name)
+				}
+			}
+		}
 		c.headerName(index(path+".remove", i), name)
 		if strings.EqualFold(name, "host") {
 			c.faultf(index(path+".remove", i), "a request has a host; use rewrite.host")

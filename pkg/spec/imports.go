@@ -14,7 +14,10 @@ import (
 // upstream of that name wins. Where two services would have one name, both are told,
 // and the one that was imported before stays: a registration elsewhere neither takes
 // an upstream away nor puts another service under its name. Where none was, none is.
-func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec) (*Spec, []model.Problem) {
+//
+// stays tells whether a service had a name before: that may have been another
+// process. nil is nobody.
+func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec, stays func(model.ServiceKey) bool) (*Spec, []model.Problem) {
 	if len(keys) == 0 {
 		return s, nil
 	}
@@ -23,6 +26,13 @@ func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec) (*Spec, []mode
 	var problems []model.Problem
 	problem := func(k model.ServiceKey, format string, args ...any) {
 		problems = append(problems, model.Problem{Document: k.String(), Message: "cannot be imported: " + fmt.Sprintf(format, args...)})
+	}
+	add := func(name string, k model.ServiceKey) {
+		d := imported(name, k)
+		if before.imports(name, k) { // the very same: who made something of it need not again
+			d = before.docs[d.Ref]
+		}
+		out.docs[d.Ref] = d
 	}
 	for _, k := range keys {
 		name, err := Escape(k.Name)
@@ -38,20 +48,37 @@ func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec) (*Spec, []mode
 		case strings.HasPrefix(name, ReservedPrefix):
 			problem(same[0], "names that begin with %s are the bootstrap's", ReservedPrefix)
 		case len(same) > 1:
+			if k, ok := first(same, func(k model.ServiceKey) bool { return before.imports(name, k) }, stays); ok {
+				add(name, k)
+			}
 			for i, k := range same {
-				if before.imports(name, k) {
-					d := imported(name, k)
-					out.docs[d.Ref] = d
-				}
 				problem(k, "%s would be Upstream/%s too; declare one of them", same[(i+1)%len(same)], name)
 			}
 		default:
-			d := imported(name, same[0])
-			out.docs[d.Ref] = d
+			add(name, same[0])
 		}
 	}
 	slices.SortFunc(problems, func(a, b model.Problem) int { return strings.Compare(a.Document, b.Document) })
 	return out, problems
+}
+
+// first finds the one service for which a test holds; the tests are asked in turn.
+func first(keys []model.ServiceKey, tests ...func(model.ServiceKey) bool) (model.ServiceKey, bool) {
+	for _, holds := range tests {
+		if holds == nil {
+			continue
+		}
+		var found []model.ServiceKey
+		for _, k := range keys {
+			if holds(k) {
+				found = append(found, k)
+			}
+		}
+		if len(found) == 1 {
+			return found[0], true
+		}
+	}
+	return model.ServiceKey{}, false
 }
 
 // imports tells whether a service is imported under a name.

@@ -64,7 +64,7 @@ func TestWithImports(t *testing.T) {
 	out, problems := s.WithImports([]model.ServiceKey{
 		key("consul", "declared"), key("consul", "web_api"), key("consul", "both"), key("other", "both"), key("consul", strings.Repeat("a", 70)), key("consul", "wellspring-xds"),
 		{Source: "consul", Datacenter: "dc2", Name: "far"},
-	}, nil)
+	}, nil, nil)
 	if out.Revision != 7 || s.Document(spec.KindUpstream, "far") != nil {
 		t.Errorf("revision %d, or the Spec itself was changed", out.Revision)
 	}
@@ -97,9 +97,17 @@ func TestWithImports(t *testing.T) {
 	}
 
 	// who was there first stays, whoever comes
-	first, _ := s.WithImports([]model.ServiceKey{key("other", "both")}, nil)
-	second, problems := s.WithImports([]model.ServiceKey{key("consul", "both"), key("other", "both")}, first)
+	first, _ := s.WithImports([]model.ServiceKey{key("other", "both")}, nil, nil)
+	second, problems := s.WithImports([]model.ServiceKey{key("consul", "both"), key("other", "both")}, first, nil)
 	if u, ok := second.Upstream("both"); !ok || u.Key("both") != key("other", "both") || len(problems) != 2 {
 		t.Errorf("both is %+v, told %v", u, problems)
+	}
+	if second.Document(spec.KindUpstream, "both") != first.Document(spec.KindUpstream, "both") {
+		t.Error("the document was made anew")
+	}
+	// after a restart nobody was there first, and the store knows who had answered
+	third, _ := s.WithImports([]model.ServiceKey{key("consul", "both"), key("other", "both")}, nil, func(k model.ServiceKey) bool { return k.Source == "consul" })
+	if u, ok := third.Upstream("both"); !ok || u.Key("both") != key("consul", "both") {
+		t.Errorf("both is %+v", u)
 	}
 }

@@ -97,7 +97,7 @@ func (l *Listener) check(c *checker) {
 
 // checkGRPC refuses what only a proxy that listens can do.
 func (l *Listener) checkGRPC(c *checker) {
-	for _, field := range []string{"address", "tcp", "tls", "http2", "accessLog", "idleTimeout", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "connectionBufferBytes", "trustedHops", "envoy", "envoyHTTP"} {
+	for _, field := range []string{"address", "tcp", "tls", "http2", "accessLog", "idleTimeout", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "connectionBufferBytes", "trustedHops", "envoy", "envoyHTTP", "envoyRoutes"} {
 		if c.doc.written("spec." + field) {
 			c.faultf("spec."+field, "means nothing for grpc: the client is the proxy, and nobody listens; leave it out")
 		}

@@ -113,7 +113,7 @@ func (s *Spec) AutoRouted(l *Listener) []string {
 	seen := map[string]bool{}
 	for ref, d := range s.docs {
 		u, ok := d.Body.(*Upstream)
-		if ok && u.Protocol != "tcp" && (!l.GRPC || u.SpeaksHTTP2()) {
+		if ok && u.Protocol != "tcp" && (!l.GRPC || (d.Imported || u.SpeaksHTTP2()) && u.resolvableByGRPC()) {
 			seen[ref.Name] = true
 		}
 	}
@@ -359,7 +359,7 @@ func (l *linker) forGRPC(d *Document, li *Listener) {
 				u, ok := l.spec.Upstream(to.Upstream)
 				switch {
 				case !ok:
-				case u.Hostnames() && (u.DNS == nil || len(u.DNS.Hosts) != 1):
+				case !u.resolvableByGRPC():
 					l.fault(d, at, "Upstream/%s has endpoints by name; gRPC's own clients take one dns.hosts only", to.Upstream)
 				case u.LoadBalancing.Policy == "random" || u.LoadBalancing.Policy == "maglev":
 					l.warn(d, at, "gRPC's own clients do not have the policy %s of Upstream/%s; they use roundRobin", u.LoadBalancing.Policy, to.Upstream)
@@ -373,17 +373,23 @@ func (l *linker) forGRPC(d *Document, li *Listener) {
 
 // targets wants each host of gRPC's clients on one listener of a group.
 func (l *linker) targets(g *Document, name string, li *Listener, seen map[string]string) {
+	one := func(field, h string) {
+		if first, ok := seen[h]; ok && first != name {
+			d := l.spec.docs[Ref{KindListener, name}]
+			l.fault(d, field, "host %q is a target by Listener/%s too, in Group/%s; a target is on one listener", h, first, g.Name)
+		}
+		seen[h] = name
+	}
+	if li.AutoRoutes != nil {
+		one("spec.autoRoutes.domain", "*."+li.AutoRoutes.Domain)
+	}
 	for i, rn := range li.Routes {
 		r, _ := l.spec.Route(rn)
 		if r == nil {
 			continue
 		}
 		for _, h := range r.Hosts {
-			if first, ok := seen[h]; ok && first != name {
-				d := l.spec.docs[Ref{KindListener, name}]
-				l.fault(d, index("spec.routes", i), "host %q is a target by Listener/%s too, in Group/%s; a target is on one listener", h, first, g.Name)
-			}
-			seen[h] = name
+			one(index("spec.routes", i), h)
 		}
 	}
 }

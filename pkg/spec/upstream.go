@@ -172,6 +172,12 @@ func (u *Upstream) check(c *checker) {
 // endpoints are then part of the cluster.
 func (u *Upstream) Hostnames() bool { return u.DNS != nil || u.Service.Addresses == "hostname" }
 
+// resolvableByGRPC tells whether gRPC's own clients can find the endpoints: they
+// resolve one name by themselves, and no others.
+func (u *Upstream) resolvableByGRPC() bool {
+	return !u.Hostnames() || u.DNS != nil && len(u.DNS.Hosts) == 1
+}
+
 // SpeaksHTTP2 tells whether the endpoints do.
 func (u *Upstream) SpeaksHTTP2() bool { return u.Protocol == "http2" || u.Protocol == "grpc" }
 
@@ -212,8 +218,8 @@ func (c *checker) hostPort(field, s string) {
 
 // ValidHost tells whether a text can be resolved: a DNS name, or an IP address.
 func ValidHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return ip.Zone() == ""
 	}
 	return len(s) <= 253 && dnsName.MatchString(s)
 }

@@ -95,7 +95,7 @@ func edits(h spec.HeaderEdits) (add []*corev3.HeaderValueOption, remove []string
 	add = headers(h.Set)
 	for _, k := range slices.Sorted(maps.Keys(h.Add)) {
 		add = append(add, &corev3.HeaderValueOption{
-			Header: &corev3.HeaderValue{Key: k, Value: literal(h.Add[k])}, AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+			Header: &corev3.HeaderValue{Key: k, Value: literal(h.Add[k])}, AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, KeepEmptyValue: h.Add[k] == "",
 		})
 	}
 	return add, h.Remove

@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -127,9 +128,13 @@ func grpcCluster(name string, u *spec.Upstream, svc *model.Service) *clusterv3.C
 		}}},
 		LbPolicy: clusterv3.Cluster_ROUND_ROBIN,
 	}
-	switch full.LbPolicy {
-	case clusterv3.Cluster_LEAST_REQUEST, clusterv3.Cluster_RING_HASH:
+	switch u.LoadBalancing.Policy {
+	case "ringHash":
 		c.LbPolicy, c.LbConfig = full.LbPolicy, full.LbConfig
+	case "leastRequest": // not every language has it: who does not takes the next of the list (gRFC A52)
+		pick := picking(u.LoadBalancing)
+		pick.Policies = append(pick.Policies, picking(spec.LoadBalancing{Policy: "roundRobin"}).Policies...)
+		c.LoadBalancingPolicy = policies("envoy.load_balancing_policies.wrr_locality", &wrrlocalityv3.WrrLocality{EndpointPickingPolicy: pick})
 	}
 	if u.Hostnames() { // one name, by its own resolver (gRFC A37)
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}

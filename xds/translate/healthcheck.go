@@ -115,7 +115,7 @@ func headers(m map[string]string) []*corev3.HeaderValueOption {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		out = append(out, &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: k, Value: literal(m[k])},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD, KeepEmptyValue: m[k] == "",
 		})
 	}
 	return out

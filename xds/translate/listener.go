@@ -26,8 +26,8 @@ func Listener(name string, l *spec.Listener) (*listenerv3.Listener, error) {
 	return m, err
 }
 
-// patchedListener tells besides what `envoy:` overrides.
-func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, []string, error) {
+// patchedListener tells besides what `envoy:` overrides, by the document's fields.
+func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, map[string][]string, error) {
 	ap, _ := netip.ParseAddrPort(l.Address) // the document's check let nothing else through
 	at := address(ap)
 	if ap.Addr().IsUnspecified() && ap.Addr().Is6() {
@@ -54,7 +54,7 @@ func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, []str
 		Metadata:                      origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
 	}
 	more, err := patch(m, l.Envoy, "spec.envoy", "name", "address")
-	return m, append(over, more...), err
+	return m, map[string][]string{"spec.envoyHTTP": over, "spec.envoy": more}, err
 }
 
 // ListenerClusters lists the clusters that a listener itself names, sorted.

@@ -12,8 +12,11 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
@@ -82,13 +85,42 @@ func patch(m proto.Message, p spec.Passthrough, field string, refused ...string)
 	if err := protojson.Unmarshal(text, out); err != nil {
 		return fail("", fmt.Errorf("is not taken by %s: %s", d.FullName(), cause(err)))
 	}
-	if err := Check(out); err != nil {
+	if err := checkDeep(out); err != nil {
 		return fail("", fmt.Errorf("would be refused by Envoy: %w", err))
 	}
 	proto.Reset(m)
 	proto.Merge(m, out)
 	slices.Sort(g.over)
 	return g.over, nil
+}
+
+// checkDeep checks a message and every typed extension in it, which the generated
+// rules do not look into.
+func checkDeep(m proto.Message) error {
+	if err := Check(m); err != nil {
+		return err
+	}
+	return protorange.Range(m.ProtoReflect(), func(p protopath.Values) error {
+		a, ok := p.Index(-1).Value.Interface().(protoreflect.Message)
+		if !ok || a.Descriptor().FullName() != "google.protobuf.Any" {
+			return nil
+		}
+		packed, ok := a.Interface().(*anypb.Any)
+		if !ok || packed.TypeUrl == "" {
+			return nil
+		}
+		inner, err := packed.UnmarshalNew()
+		if err != nil {
+			return fmt.Errorf("%s: %w", packed.TypeUrl, err)
+		}
+		if _, has := inner.(interface{ ValidateAll() error }); !has {
+			return nil
+		}
+		if err := checkDeep(inner); err != nil {
+			return err
+		}
+		return protorange.Break // its content was looked at
+	})
 }
 
 // cause is protojson's word without its prefix, which is random on purpose.

@@ -39,7 +39,8 @@ func TestPassthroughFaults(t *testing.T) {
 		route("{redirect: {path_redirect: /x}}"): "spec.rules[0].envoy.route: leads to other clusters",
 		listener("envoy", "{address: {}}"):       "spec.envoy.address: is made from",
 		listener("envoyHTTP", "{rds: {}}"):       "spec.envoyHTTP.rds: is made from",
-		listener("envoyHTTP", "{http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, nope: 1}}]}"): "spec.envoyHTTP.http_filters[0].typed_config.nope: envoy.extensions.filters.http.router.v3.Router has no such field",
+		listener("envoyHTTP", "{http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, nope: 1}}]}"):         "spec.envoyHTTP.http_filters[0].typed_config.nope: envoy.extensions.filters.http.router.v3.Router has no such field",
+		listener("envoyHTTP", "{http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit}}]}"): "spec.envoyHTTP: would be refused by Envoy: invalid LocalRateLimit.StatPrefix",
 		listener("envoyRoutes", "{virtual_hosts: []}"): "spec.envoyRoutes.virtual_hosts: is made from",
 	} {
 		d, s := oneOf(t, text)
@@ -58,7 +59,7 @@ func TestPassthroughOverrides(t *testing.T) {
 		"kind: Upstream\nname: web\nspec: {endpoints: [], envoy: {least_request_lb_config: null, lb_policy: RANDOM}}\n":                   "lb_policy, least_request_lb_config",
 		"kind: Upstream\nname: web\nspec: {endpoints: [], envoy: {ring_hash_lb_config: {}}}\n":                                            "own fields say: least_request_lb_config",
 		"kind: Route\nname: web\nspec: {hosts: [x], rules: [{to: [{upstream: up}], envoy: {route: {retry_policy: {num_retries: 5}}}}]}\n": "spec.rules[0].envoy: overrides what the document's own fields say: route.retry_policy.num_retries",
-		"kind: Listener\nname: web\nspec: {address: '127.0.0.1:1', routes: [r], envoyHTTP: {stat_prefix: x}}\n":                           "own fields say: stat_prefix",
+		"kind: Listener\nname: web\nspec: {address: '127.0.0.1:1', routes: [r], envoyHTTP: {stat_prefix: x}}\n":                           "spec.envoyHTTP: overrides what the document's own fields say: stat_prefix",
 	} {
 		d, s := oneOf(t, text)
 		faults, warnings := translate.Validate(d, s)

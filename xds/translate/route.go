@@ -33,10 +33,9 @@ func RouteTable(listener string, l *spec.Listener, s *spec.Spec, band Band) (*ro
 				return nil, fmt.Errorf("virtual host %s: %w", name, err)
 			}
 			t.VirtualHosts = append(t.VirtualHosts, vh)
-			for _, rule := range r.Rules {
-				if rule.Respond != nil {
-					longest = max(longest, len(rule.Respond.Body))
-				}
+			for _, rt := range vh.Routes {
+				body := rt.GetDirectResponse().GetBody()
+				longest = max(longest, len(body.GetInlineString()), len(body.GetInlineBytes()))
 			}
 		}
 	}

@@ -106,8 +106,8 @@ func upstreamTLS(name string, u *spec.Upstream) *corev3.TransportSocket {
 // altName matches one name in a certificate, of the kind that it looks like.
 func altName(name string) *tlsv3.SubjectAltNameMatcher {
 	m := &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_DNS, Matcher: &matcherv3.StringMatcher{}}
-	if _, err := netip.ParseAddr(name); err == nil {
-		m.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	if ip, err := netip.ParseAddr(name); err == nil {
+		m.SanType, name = tlsv3.SubjectAltNameMatcher_IP_ADDRESS, ip.String() // Envoy compares texts
 	} else if strings.Contains(name, ":/") {
 		m.SanType = tlsv3.SubjectAltNameMatcher_URI
 	}

@@ -22,7 +22,7 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 		}
 	case *spec.Listener:
 		if b.Envoy != "" || b.EnvoyHTTP != "" {
-			_, over["spec.envoy"], err = patchedListener(d.Name, b)
+			_, over, err = patchedListener(d.Name, b)
 		}
 		if err == nil && b.EnvoyRoutes != "" {
 			own := *b
