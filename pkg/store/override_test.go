@@ -70,4 +70,17 @@ func TestOverrides(t *testing.T) {
 	if o, err := s.EndOverride("web", "node/1"); err != nil || o != hand || len(s.Overrides()) != 0 {
 		t.Errorf("%+v %v", o, err)
 	}
+
+	// One that was set anew is not ended by the end of the one before.
+	if err := s.SetOverride(hand); err != nil {
+		t.Fatal(err)
+	}
+	renewed := hand
+	renewed.Until = time.Now().Add(time.Hour).UTC()
+	if err := s.SetOverride(renewed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.endOverride("web", "node/1", func(now model.Override) bool { return now == hand }); !errors.Is(err, model.ErrNotFound) || len(s.Overrides()) != 1 {
+		t.Errorf("the renewed one: %v, %+v", err, s.Overrides())
+	}
 }
