@@ -369,6 +369,7 @@ func TestBackupUnderWrites(t *testing.T) {
 				return
 			}
 			wrote.Store(r.Revision)
+			time.Sleep(2 * time.Millisecond) // the history stays short enough to be undone often
 		}
 	}()
 	for round := range 5 {
@@ -390,11 +391,11 @@ func TestBackupUnderWrites(t *testing.T) {
 		if got := loaded.State().Revision; got != revision || got < least || got > wrote.Load() {
 			t.Errorf("round %d: revision %d was loaded, %d said, %d to %d written", round, got, revision, least, wrote.Load())
 		}
+		at, err := s.At(revision)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, d := range loaded.State().Spec.Documents("") {
-			at, err := s.At(revision)
-			if err != nil {
-				t.Fatal(err)
-			}
 			if at[d.Ref] == nil || at[d.Ref].Hash() != d.Hash() {
 				t.Errorf("round %d: %s is not as it was at revision %d", round, d, revision)
 			}
