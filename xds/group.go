@@ -18,7 +18,7 @@ var (
 
 // GroupOf finds the one group of a proxy.
 func (p *Publisher) GroupOf(x model.Proxy) (string, error) {
-	s := p.currentSpec()
+	s := p.Spec()
 	groups := s.GroupsOf(x)
 	switch len(groups) {
 	case 1:

@@ -246,9 +246,7 @@ func (p *Publisher) stale(s *spec.Spec) bool {
 
 // Spec is what is published: the documents, and an upstream for each service that is
 // imported.
-func (p *Publisher) Spec() *spec.Spec { return p.currentSpec() }
-
-func (p *Publisher) currentSpec() *spec.Spec {
+func (p *Publisher) Spec() *spec.Spec {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.spec

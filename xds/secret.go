@@ -49,12 +49,9 @@ func (p *Publisher) wantSecrets() {
 			names[s.Name] = true
 		}
 	}
-	for _, d := range p.spec.Documents("") {
-		switch b := d.Body.(type) {
-		case *spec.Listener:
-			add(listeners, d.Kind, d.Name, b.Secrets(d.Name))
-		case *spec.Upstream:
-			add(upstreams, d.Kind, d.Name, b.Secrets(d.Name))
+	for kind, to := range map[spec.Kind]map[string][]certificate.Ref{spec.KindListener: listeners, spec.KindUpstream: upstreams} {
+		for _, d := range p.spec.Documents(kind) {
+			add(to, kind, d.Name, d.Secrets())
 		}
 	}
 	for name, pub := range p.published {
@@ -89,12 +86,10 @@ func (p *Publisher) addSecrets(t *delivery.Table, doc string, secrets []spec.Sec
 // unknownSecrets keeps those of an upstream that is not served from being told as
 // removed. mu is held.
 func (p *Publisher) unknownSecrets(t *delivery.Table, upstream string) {
-	u, ok := p.spec.Upstream(upstream)
-	if !ok {
-		return
-	}
-	for _, s := range u.Secrets(upstream) {
-		t.Unknown[s.Name] = true
+	if u, ok := p.spec.Upstream(upstream); ok {
+		for _, s := range u.Secrets(upstream) {
+			t.Unknown[s.Name] = true
+		}
 	}
 }
 
@@ -148,14 +143,7 @@ func (p *Publisher) Validate(before, after *spec.Spec) (faults, warnings spec.Fa
 		}
 		wrong, odd := translate.Validate(d, after)
 		faults, warnings = append(faults, wrong...), append(warnings, odd...)
-		var secrets []spec.Secret
-		switch b := d.Body.(type) {
-		case *spec.Listener:
-			secrets = b.Secrets(d.Name)
-		case *spec.Upstream:
-			secrets = b.Secrets(d.Name)
-		}
-		for _, s := range secrets {
+		for _, s := range d.Secrets() {
 			if _, err := certificate.Read(p.ref(s)); err != nil {
 				faults = append(faults, d.Fault(s.Field, err.Error()+"; put it there first"))
 			}

@@ -232,9 +232,9 @@ func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *deliver
 	return r
 }
 
-// resource checks and encodes a message, unless it could not be made; fill adds to a new resource what is not
-// encoded. The same content gives the same resource; what does not pass gives
-// its last good form, or nil.
+// resource checks and encodes a message; err says why there is none. fill adds to a
+// new resource what is not encoded. The same content gives the same resource; what
+// does not pass gives its last good form, or nil.
 func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, err error, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
 	key := lastKey{typ, name, band}
 	var r *delivery.Resource

@@ -60,11 +60,7 @@ func secretsOf(t *testing.T, docs []*spec.Document) string {
 		t.Fatal(err)
 	}
 	for _, d := range docs {
-		b, ok := d.Body.(interface{ Secrets(string) []spec.Secret })
-		if !ok {
-			continue
-		}
-		for _, s := range b.Secrets(d.Name) {
+		for _, s := range d.Secrets() {
 			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, s.Cert)), 0o700); err != nil {
 				t.Fatal(err)
 			}

@@ -48,6 +48,14 @@ type Secret struct {
 	Cert, Key string
 }
 
+// Secrets lists what a document's TLS needs; none for a kind that has no TLS.
+func (d *Document) Secrets() []Secret {
+	if b, ok := d.Body.(interface{ Secrets(string) []Secret }); ok {
+		return b.Secrets(d.Name)
+	}
+	return nil
+}
+
 // Secrets lists what a listener's TLS needs, in the order of its fields.
 func (l *Listener) Secrets(name string) []Secret {
 	if l.TLS == nil {

@@ -77,10 +77,8 @@ func grpcRouteTable(listener string, l *spec.Listener, s *spec.Spec) *routev3.Ro
 	}
 	if l.AutoRoutes != nil {
 		for _, name := range s.AutoRouted(l) {
-			rule := spec.Rule{To: []spec.Destination{{Upstream: name, Weight: 1}}}
-			spec.SetDefaults(&rule)
 			t.VirtualHosts = append(t.VirtualHosts, &routev3.VirtualHost{
-				Name: name, Domains: []string{name + "." + l.AutoRoutes.Domain}, Routes: []*routev3.Route{grpcRoute(rule, s)},
+				Name: name, Domains: []string{name + "." + l.AutoRoutes.Domain}, Routes: []*routev3.Route{grpcRoute(autoRule(name), s)},
 			})
 		}
 	}

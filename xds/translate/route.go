@@ -92,11 +92,16 @@ func virtualHost(name string, r *spec.Route, s *spec.Spec) (*routev3.VirtualHost
 	return vh, over, err
 }
 
-// autoHost is the host of one upstream, with every default of a rule.
-func autoHost(upstream, domain string, s *spec.Spec) *routev3.VirtualHost {
+// autoRule leads to one upstream, with every default.
+func autoRule(upstream string) spec.Rule {
 	rule := spec.Rule{To: []spec.Destination{{Upstream: upstream, Weight: 1}}}
 	spec.SetDefaults(&rule)
-	rt := route(rule, s)
+	return rule
+}
+
+// autoHost is the host of one upstream, with every default of a rule.
+func autoHost(upstream, domain string, s *spec.Spec) *routev3.VirtualHost {
+	rt := route(autoRule(upstream), s)
 	rt.Name = upstream + "[auto]"
 	return &routev3.VirtualHost{Name: upstream, Domains: []string{upstream + "." + domain}, Routes: []*routev3.Route{rt}}
 }
