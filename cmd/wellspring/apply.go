@@ -303,7 +303,7 @@ func deleteCommand(g *global) *cobra.Command {
 			q.Set("dryRun", "true")
 		}
 		var out admin.Outcome
-		if err := g.client().Call(cmd.Context(), http.MethodDelete, documentPath(kind, args[1]), q, nil, nil, &out); err != nil {
+		if err := g.client().Call(cmd.Context(), http.MethodDelete, documentPath(kind, args[1]), q, nil, &out); err != nil {
 			return err
 		}
 		return g.printOutcome(cmd, out, *dry)

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
-	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
@@ -29,18 +27,13 @@ func exportCommand(g *global) *cobra.Command {
 		}
 		all := []any{}
 		for _, kind := range spec.Kinds {
-			for after := ""; ; {
-				var page admin.List
-				if err := g.client().Get(cmd.Context(), "/v1/"+kind.Plural(), url.Values{"after": {after}}, &page); err != nil {
-					return err
-				}
-				for _, item := range page.Items {
-					if item.Declared && labelled(item.Document, key, value) {
-						all = append(all, item.Document)
-					}
-				}
-				if after = page.Next; after == "" {
-					break
+			items, err := listAll(cmd, g, kind)
+			if err != nil {
+				return err
+			}
+			for _, item := range items {
+				if item.Declared && labelled(item.Document, key, value) {
+					all = append(all, item.Document)
 				}
 			}
 		}

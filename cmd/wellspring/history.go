@@ -112,7 +112,7 @@ func restoreCommand(g *global) *cobra.Command {
 		}
 		q := url.Values{"message": {*message}, "services": {strconv.FormatBool(*services)}, "dryRun": {strconv.FormatBool(*dry)}}
 		var out admin.Restored
-		if err := g.client().Call(cmd.Context(), http.MethodPost, fmt.Sprintf("/v1/revisions/%d/restore", n), q, nil, nil, &out); err != nil {
+		if err := g.client().Call(cmd.Context(), http.MethodPost, fmt.Sprintf("/v1/revisions/%d/restore", n), q, nil, &out); err != nil {
 			return err
 		}
 		for _, ref := range out.Back {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -16,19 +15,12 @@ func logCommand(g *global) *cobra.Command {
 		Example: "  wellspring log\n  wellspring log debug",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out admin.Log
-			if len(args) == 0 {
-				if err := g.client().Get(cmd.Context(), "/v1/log", nil, &out); err != nil {
-					return err
-				}
-			} else {
-				body, err := json.Marshal(admin.Log{Level: args[0]})
-				if err != nil {
-					return err
-				}
-				header := http.Header{"Content-Type": {"application/json"}}
-				if err := g.client().Call(cmd.Context(), http.MethodPut, "/v1/log", nil, body, header, &out); err != nil {
-					return err
-				}
+			method, in := http.MethodGet, any(nil)
+			if len(args) == 1 {
+				method, in = http.MethodPut, admin.Log{Level: args[0]}
+			}
+			if err := g.client().Call(cmd.Context(), method, "/v1/log", nil, in, &out); err != nil {
+				return err
 			}
 			t := &table{head: []string{"LEVEL"}}
 			t.add(out.Level)

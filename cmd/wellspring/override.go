@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -49,7 +48,7 @@ func overrideCommand(g *global, action model.OverrideAction, short, long string)
 		case *end:
 			q := url.Values{"upstream": {args[0]}, "endpoint": {args[1]}}
 			var o model.Override
-			if err := g.client().Call(cmd.Context(), http.MethodDelete, "/v1/overrides", q, nil, nil, &o); err != nil {
+			if err := g.client().Call(cmd.Context(), http.MethodDelete, "/v1/overrides", q, nil, &o); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s of %s: ended\n", o.Upstream, o.Endpoint)
@@ -63,12 +62,8 @@ func overrideCommand(g *global, action model.OverrideAction, short, long string)
 		if *how > 0 {
 			in.Until = time.Now().Add(*how).UTC()
 		}
-		body, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
 		var o model.Override
-		if err := g.client().Call(cmd.Context(), http.MethodPost, "/v1/overrides", nil, body, http.Header{"Content-Type": {"application/json"}}, &o); err != nil {
+		if err := g.client().Call(cmd.Context(), http.MethodPost, "/v1/overrides", nil, in, &o); err != nil {
 			return err
 		}
 		return g.printOverrides(cmd, []model.Override{o})

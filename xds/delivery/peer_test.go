@@ -205,8 +205,15 @@ func (p *peer) start() []Response {
 	all = append(all, p.settle()...)
 	p.ask(Listeners)
 	all = append(all, p.settle()...)
-	if n := slices.Sorted(maps.Keys(p.holds[Listeners])); len(n) > 0 {
-		p.ask(RouteTables, n...)
+	var routed []string
+	for name := range p.holds[Listeners] {
+		if r := p.table.get(Listeners, name); r == nil || len(r.Clusters) == 0 {
+			routed = append(routed, name)
+		}
+	}
+	if len(routed) > 0 {
+		slices.Sort(routed)
+		p.ask(RouteTables, routed...)
 	}
 	return append(all, p.settle()...)
 }

@@ -338,23 +338,25 @@ func (s *Session) servesRoutes() bool { return len(s.table.Resources[RouteTables
 // listenerGone starts the drain of what a removed listener reached; own is the form
 // that the proxy had, nil where that is not known.
 func (s *Session) listenerGone(name string, own *Resource, now time.Time) {
-	until := now.Add(s.client.Drain)
-	if own != nil && len(own.Clusters) > 0 { // it passed connections on, and had no routes
-		for _, c := range own.Clusters {
-			s.drainUntil[c] = until
+	reached := own // it passed connections on, and had no routes
+	if own == nil || len(own.Clusters) == 0 {
+		if reached = s.types[RouteTables].has[name].res; reached == nil {
+			reached = s.memory.last(RouteTables, name)
 		}
+	}
+	if reached == nil {
+		s.drainAll = now.Add(s.client.Drain)
 		return
 	}
-	table := s.types[RouteTables].has[name].res
-	if table == nil {
-		table = s.memory.last(RouteTables, name)
-	}
-	if table == nil {
-		s.drainAll = until
-		return
-	}
-	for _, c := range table.Clusters {
-		s.drainUntil[c] = until
+	s.drains(reached.Clusters, nil, now)
+}
+
+// drains keeps the clusters that are named no more for as long as a listener drains.
+func (s *Session) drains(named, still []string, now time.Time) {
+	for _, c := range named {
+		if !slices.Contains(still, c) {
+			s.drainUntil[c] = now.Add(s.client.Drain)
+		}
 	}
 }
 
@@ -432,11 +434,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: slices.Sorted(maps.Keys(c.remove))}
 	for name, r := range c.send {
 		if had := st.has[name].res; had != nil && st.typ == Listeners {
-			for _, c := range had.Clusters { // connections that it passed on last as long as they drain
-				if !slices.Contains(r.Clusters, c) {
-					s.drainUntil[c] = now.Add(s.client.Drain)
-				}
-			}
+			s.drains(had.Clusters, r.Clusters, now) // connections that it passed on
 		}
 		st.has[name] = held{r.Version, r}
 		delete(st.acked, name)

@@ -23,12 +23,8 @@ func db() []*Resource {
 func TestListenerNamesClusters(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
 		p.table = table(db()...)
-		p.connect()
-		p.ask(Clusters)
-		p.ask(Assignments, "a@1")
-		p.settle()
-		p.ask(Listeners)
-		p.want(p.settle(), "listeners[db=1]")
+		p.start()
+		p.wantHolds(Listeners, "db=1")
 		// 1. it is to lead to b
 		p.update(table(cluster("b", "1"), assignment("b@1", "1"), passes("db", "2", "127.0.0.1:5432", "b")))
 		out := p.pump()
@@ -54,11 +50,7 @@ func TestListenerNamesClusters(t *testing.T) {
 func TestListenerToUnserved(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
 		p.table = table(db()...)
-		p.connect()
-		p.ask(Clusters)
-		p.ask(Assignments, "a@1")
-		p.ask(Listeners)
-		p.settle()
+		p.start()
 		to := table(with(db(), passes("db", "2", "127.0.0.1:5432", "nobody"))...)
 		to.Unknown["nobody"] = true
 		p.update(to)
@@ -82,11 +74,7 @@ func TestListenerToUnserved(t *testing.T) {
 func TestListenerGoneDrains(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
 		p.table = table(db()...)
-		p.connect()
-		p.ask(Clusters)
-		p.ask(Assignments, "a@1")
-		p.ask(Listeners)
-		p.settle()
+		p.start()
 		p.update(table())
 		p.settle()
 		p.wantHolds(Listeners)

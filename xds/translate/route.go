@@ -111,13 +111,15 @@ func autoHost(upstream, domain string, s *spec.Spec) *routev3.VirtualHost {
 var leadingTo = []string{"cluster", "weighted_clusters", "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin"}
 
 func patchRoute(r *routev3.Route, p spec.Passthrough, field string) ([]string, error) {
-	before := Clusters(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{r}}}})
+	leads := func() []string {
+		return Clusters(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{r}}}})
+	}
+	before := leads()
 	over, err := patch(r, p, field, "name")
 	if err != nil {
 		return nil, err
 	}
-	after := Clusters(&routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Routes: []*routev3.Route{r}}}})
-	if p != "" && (!slices.Equal(before, after) || r.GetRoute().GetClusterHeader() != "" || r.GetRoute().GetClusterSpecifierPlugin() != "" || r.GetRoute().GetInlineClusterSpecifierPlugin() != nil) {
+	if p != "" && (!slices.Equal(before, leads()) || r.GetRoute().GetClusterHeader() != "" || r.GetRoute().GetClusterSpecifierPlugin() != "" || r.GetRoute().GetInlineClusterSpecifierPlugin() != nil) {
 		return nil, &PatchError{field, "route", fmt.Errorf("leads to other clusters than the document; which are sent follows from `to`, so that %s cannot be set here", strings.Join(leadingTo, ", "))}
 	}
 	return over, nil

@@ -168,9 +168,20 @@ func (e *UnreachableError) Error() string {
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Call sends a request and reads a JSON answer into out (nil: it is dropped). An
-// answer that is not 2xx is a *admin.Error.
-func (c *Client) Call(ctx context.Context, method, path string, query url.Values, body []byte, header http.Header, out any) error {
+// Call sends a request, with in as JSON where it is not nil, and reads a JSON answer
+// into out (nil: it is dropped). An answer that is not 2xx is a *admin.Error.
+func (c *Client) Call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	if in == nil {
+		return c.call(ctx, method, path, query, nil, nil, out)
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	return c.call(ctx, method, path, query, body, http.Header{"Content-Type": {"application/json"}}, out)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, body []byte, header http.Header, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	resp, err := c.send(ctx, method, path, query, body, header)
@@ -179,21 +190,17 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
 	text, err := io.ReadAll(resp.Body)
+	if err == nil && out != nil {
+		err = json.Unmarshal(text, out)
+	}
 	if err != nil {
-		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
-	}
-	if resp.StatusCode/100 != 2 {
-		return errorOf(resp, text)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(text, out); err != nil {
 		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
 	return nil
 }
 
+// send returns an answer that is 2xx, whose body its caller closes; every other one
+// is an error.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body []byte, header http.Header) (*http.Response, error) {
 	if c.fault != nil {
 		return nil, c.fault
@@ -212,9 +219,6 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	if body != nil && req.Header.Get("Content-Type") == "" {
-		req.Header.Set("Content-Type", "application/yaml")
-	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var ue *url.Error
@@ -223,10 +227,18 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		}
 		return nil, &UnreachableError{c.server, err}
 	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close() //nolint:errcheck // read only
+		return nil, errorOf(resp)
+	}
 	return resp, nil
 }
 
-func errorOf(resp *http.Response, text []byte) error {
+// most is how much of a refusal is read.
+const most = 4 << 20
+
+func errorOf(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, most))
 	p := &admin.Error{}
 	if json.Unmarshal(text, p) != nil || p.Detail == "" {
 		return &admin.Error{Status: resp.StatusCode, Title: resp.Status, Detail: fmt.Sprintf("the server answered %s: %.200s", resp.Status, text)}
@@ -236,7 +248,7 @@ func errorOf(resp *http.Response, text []byte) error {
 
 // Get reads a path into out.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
-	return c.Call(ctx, http.MethodGet, path, query, nil, nil, out)
+	return c.Call(ctx, http.MethodGet, path, query, nil, out)
 }
 
 // Download writes what a path answers with, however long it takes, and returns the
@@ -247,10 +259,6 @@ func (c *Client) Download(ctx context.Context, path string, to io.Writer) (http.
 		return nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		return nil, errorOf(resp, text)
-	}
 	if _, err := io.Copy(to, resp.Body); err != nil {
 		return nil, fmt.Errorf("read the answer to %s: %w", path, err)
 	}
@@ -265,9 +273,6 @@ func (c *Client) Text(ctx context.Context, path string) (string, error) {
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
 	text, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errorOf(resp, text)
-	}
 	return string(text), err
 }
 
@@ -293,7 +298,8 @@ func (c *Client) Apply(ctx context.Context, documents []byte, how How) (out admi
 	if how.DryRun {
 		q.Set("dryRun", "true")
 	}
-	return out, c.Call(ctx, http.MethodPost, "/v1/apply", q, documents, nil, &out)
+	header := http.Header{"Content-Type": {"application/yaml"}}
+	return out, c.call(ctx, http.MethodPost, "/v1/apply", q, documents, header, &out)
 }
 
 // Watch streams events after an id ("" is from now on) until ctx ends or the
@@ -308,10 +314,6 @@ func (c *Client) Watch(ctx context.Context, after string, each func(model.Event)
 		return after, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		return after, errorOf(resp, text)
-	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
