@@ -69,10 +69,13 @@ backends() {
   background backends "$root/bin/backend" $all
 }
 
-# proxy starts an Envoy of group edge; its admin is a port of the documents' range.
+# proxy [NODE GROUP ADMIN] starts an Envoy, edge-1 of group edge; its admin is a port
+# of the documents' range.
 proxy() {
-  wellspring bootstrap --node-id edge-1 --group edge --xds "$xds" --admin "$(swap 127.0.0.1:10990)" >"$work/edge-1.yaml"
-  background envoy envoy -c "$work/edge-1.yaml" --concurrency 1 --use-dynamic-base-id --log-level warning
+  local node=${1:-edge-1} group=${2:-edge} admin
+  admin=$(swap "${3:-127.0.0.1:10990}")
+  wellspring bootstrap --node-id "$node" --group "$group" --xds "$xds" --admin "$admin" --drain-time 20s >"$work/$node.yaml"
+  background "$node" envoy -c "$work/$node.yaml" --concurrency 1 --use-dynamic-base-id --log-level warning --drain-time-s 20 --drain-strategy immediate
 }
 
 # run COMMAND… prints a command as the README has it, and runs it.

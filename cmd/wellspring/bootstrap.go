@@ -17,6 +17,8 @@ func bootstrapCommand(g *global) *cobra.Command {
 		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens. With --grpc it is JSON for a program that is an xDS\nclient itself.",
 		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock\n" +
+			"  wellspring bootstrap --node-id catalog-1 --group catalog --drain-time 20s \\\n    > catalog-1.yaml\n" +
+			"  envoy -c catalog-1.yaml --drain-time-s 20 --drain-strategy immediate\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --xds xds.internal:18000 \\\n    --xds-ca /etc/envoy/ca.pem --xds-cert /etc/envoy/edge-1.pem \\\n" +
 			"    --xds-key /etc/envoy/edge-1-key.pem --xds-secrets-dir /etc/envoy",
 	}

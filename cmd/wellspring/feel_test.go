@@ -300,6 +300,7 @@ var feltElsewhere = map[string]string{
 	"Upstream spec.service.addresses":       "TestRealHostnames",
 	"Listener spec.grpc":                    "TestRealGRPCClient",
 	"Listener spec.autoRoutes.domain":       "TestRealImport",
+	"Listener spec.inbound":                 "TestRealSidecar",
 	"Group spec.identities":                 "TestRealIdentity",
 	"Listener spec.tls.certificates[].cert": "TestRealCertificates",
 	"Listener spec.tls.certificates[].key":  "TestRealCertificates",

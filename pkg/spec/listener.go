@@ -13,6 +13,7 @@ type Listener struct {
 	AutoRoutes        *AutoRoutes  `json:"autoRoutes,omitempty" doc:"A host for each upstream that is declared or imported, in place of routes."`
 	TCP               *TCP         `json:"tcp,omitempty" doc:"Connections are passed on as they are, after TLS where that is written."`
 	GRPC              bool         `json:"grpc,omitempty" doc:"The routes are for programs that are xDS clients themselves (gRPC's own): each host of them is a target, xds:///HOST. Without an address; no Envoy is sent it."`
+	Inbound           bool         `json:"inbound,omitempty" doc:"Of a sidecar: it leads to the application beside the proxy, whose endpoints are on loopback, and which no autoRoutes lead to. Envoy drains it apart (/drain_listeners?inboundonly), while the application still calls others."`
 	HTTP2             HTTP2        `json:"http2,omitempty" doc:"HTTP/2 with clients."`
 	AccessLog         AccessLog    `json:"accessLog,omitempty" doc:"One JSON line for each request, with response flags and details."`
 	IdleTimeout       Duration     `json:"idleTimeout,omitempty" default:"1h" doc:"A client's connection without a request, or of tcp without a byte, is closed after this; 0s is never."`
@@ -61,6 +62,9 @@ func (l *Listener) check(c *checker) {
 		l.checkGRPC(c)
 	}
 	c.oneWritten("spec.routes", false, "routes, autoRoutes and tcp", len(l.Routes) > 0, l.AutoRoutes != nil, l.TCP != nil)
+	if l.Inbound && l.AutoRoutes != nil {
+		c.faultf("spec.autoRoutes", "an inbound listener leads to the application beside the proxy, not to every upstream; write routes or tcp")
+	}
 	if l.AutoRoutes != nil && !dnsName.MatchString(l.AutoRoutes.Domain) {
 		c.faultf("spec.autoRoutes.domain", "%q is not a domain; write svc.local", l.AutoRoutes.Domain)
 	}
@@ -97,7 +101,7 @@ func (l *Listener) check(c *checker) {
 
 // checkGRPC refuses what only a proxy that listens can do.
 func (l *Listener) checkGRPC(c *checker) {
-	for _, field := range []string{"address", "tcp", "tls", "http2", "accessLog", "idleTimeout", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "connectionBufferBytes", "trustedHops", "envoy", "envoyHTTP", "envoyRoutes"} {
+	for _, field := range []string{"address", "tcp", "tls", "inbound", "http2", "accessLog", "idleTimeout", "streamIdleTimeout", "requestHeadersTimeout", "maxRequestHeadersKB", "connectionBufferBytes", "trustedHops", "envoy", "envoyHTTP", "envoyRoutes"} {
 		if c.doc.written("spec." + field) {
 			c.faultf("spec."+field, "means nothing for grpc: the client is the proxy, and nobody listens; leave it out")
 		}

@@ -61,6 +61,17 @@ type Destination struct {
 	Weight   uint32 `json:"weight,omitempty" default:"1" maximum:"1000000" doc:"Share relative to the other destinations; 0 takes nothing."`
 }
 
+// leadsTo lists the upstreams of every rule, as often as they are named.
+func (r *Route) leadsTo() []string {
+	var out []string
+	for _, rule := range r.Rules {
+		for _, to := range rule.To {
+			out = append(out, to.Upstream)
+		}
+	}
+	return out
+}
+
 // Retry says what is tried again, on another endpoint. Defaults lose no request
 // and repeat none that may have been processed.
 type Retry struct {

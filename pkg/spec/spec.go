@@ -110,10 +110,10 @@ func (s *Spec) Upstreams(group string) []string {
 
 // AutoRouted lists the upstreams to which a listener with autoRoutes leads, sorted.
 func (s *Spec) AutoRouted(l *Listener) []string {
-	seen := map[string]bool{}
+	seen, beside := map[string]bool{}, s.applications()
 	for ref, d := range s.docs {
 		u, ok := d.Body.(*Upstream)
-		if ok && u.Protocol != "tcp" && (!l.GRPC || (d.Imported || u.SpeaksHTTP2()) && u.resolvableByGRPC()) {
+		if ok && u.Protocol != "tcp" && !beside[ref.Name] && (!l.GRPC || (d.Imported || u.SpeaksHTTP2()) && u.resolvableByGRPC()) {
 			seen[ref.Name] = true
 		}
 	}
@@ -137,27 +137,31 @@ func (s *Spec) reachable(group string, via func(*Listener) bool) []string {
 		if l == nil || !via(l) {
 			continue
 		}
-		for _, to := range l.Destinations() {
-			seen[to.Upstream] = true
+		for _, name := range s.leadsTo(l) {
+			seen[name] = true
 		}
 		if l.AutoRoutes != nil {
 			for _, name := range s.AutoRouted(l) {
 				seen[name] = true
 			}
 		}
-		for _, rn := range l.Routes {
-			r, _ := s.Route(rn)
-			if r == nil {
-				continue
-			}
-			for _, rule := range r.Rules {
-				for _, to := range rule.To {
-					seen[to.Upstream] = true
-				}
-			}
-		}
 	}
 	return sortedKeys(seen)
+}
+
+// leadsTo lists the upstreams that a listener and its routes name, as often as they
+// do.
+func (s *Spec) leadsTo(l *Listener) []string {
+	var out []string
+	for _, to := range l.Destinations() {
+		out = append(out, to.Upstream)
+	}
+	for _, name := range l.Routes {
+		if r, _ := s.Route(name); r != nil {
+			out = append(out, r.leadsTo()...)
+		}
+	}
+	return out
 }
 
 // LocalServices lists what the source "local" knows, sorted by key: Service
@@ -280,8 +284,11 @@ func (l *linker) route(d *Document, r *Route) {
 }
 
 func (l *linker) listener(d *Document, li *Listener) {
-	if li.GRPC {
+	switch {
+	case li.GRPC:
 		l.forGRPC(d, li)
+	case li.Inbound:
+		l.inbound(d, li)
 	}
 	for i, to := range li.Destinations() {
 		if _, ok := l.spec.Upstream(to.Upstream); !ok {
@@ -416,10 +423,8 @@ func (l *linker) unused() {
 				}
 			}
 		case *Route:
-			for _, r := range b.Rules {
-				for _, to := range r.To {
-					upstreams[to.Upstream] = true
-				}
+			for _, name := range b.leadsTo() {
+				upstreams[name] = true
 			}
 		}
 	}

@@ -53,6 +53,9 @@ func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, map[s
 		FilterChains:                  []*listenerv3.FilterChain{{TransportSocket: downstreamTLS(name, l), Filters: []*listenerv3.Filter{filter}}},
 		Metadata:                      origin(spec.SourceLocal, string(spec.KindListener)+"/"+name),
 	}
+	if l.Inbound {
+		m.TrafficDirection = corev3.TrafficDirection_INBOUND
+	}
 	more, err := patch(m, l.Envoy, "spec.envoy", "name", "address")
 	return m, map[string][]string{"spec.envoyHTTP": over, "spec.envoy": more}, err
 }

@@ -1,0 +1,43 @@
+package spec
+
+import "net/netip"
+
+// applications are the upstreams that inbound listeners lead to: the application
+// beside each proxy. On another machine its address is something else, so that
+// nothing leads there by itself.
+func (s *Spec) applications() map[string]bool {
+	out := map[string]bool{}
+	for _, d := range s.docs {
+		if l, ok := d.Body.(*Listener); ok && l.Inbound {
+			for _, name := range s.leadsTo(l) {
+				out[name] = true
+			}
+		}
+	}
+	return out
+}
+
+// inbound wants what an inbound listener leads to on loopback: one document is sent
+// to each proxy of a group, and no other address is beside all of them.
+func (l *linker) inbound(d *Document, li *Listener) {
+	for _, name := range l.spec.leadsTo(li) {
+		u, ok := l.spec.Upstream(name)
+		if !ok {
+			continue // said already
+		}
+		key := u.Key(name)
+		eps := u.Endpoints
+		if s, ok := body[*Service](l.spec, KindService, key.Name); ok && eps == nil {
+			eps = s.Endpoints
+		}
+		if key.Source != SourceLocal || u.DNS != nil {
+			l.fault(d, "spec.inbound", "Upstream/%s has its endpoints from elsewhere; an inbound listener leads to the application beside the proxy: write endpoints on 127.0.0.1 or [::1]", name)
+			continue
+		}
+		for _, e := range eps {
+			if at, err := netip.ParseAddrPort(e.Address); err == nil && !at.Addr().IsLoopback() {
+				l.fault(d, "spec.inbound", "Upstream/%s has the endpoint %s; an inbound listener leads to the application beside the proxy: write an address on 127.0.0.1 or [::1]", name, e.Address)
+			}
+		}
+	}
+}
