@@ -175,13 +175,13 @@ func (p *pod) stop() {
 
 // ask sends a request; through is an HTTP proxy, "" is none. last tells whether the
 // answer closes the connection.
-func ask(t *testing.T, through, target string) (status int, body string, last bool) {
+func ask(ctx context.Context, through, target string) (status int, body string, last bool) {
 	transport := &http.Transport{}
 	if through != "" {
 		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: through})
 	}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -215,7 +215,7 @@ func TestRealSidecar(t *testing.T) {
 		if r.URL.Path == "/late" {
 			time.Sleep(4 * time.Second)
 		}
-		status, body, _ := ask(t, front.outbound, "http://catalog.svc.local"+r.URL.Path)
+		status, body, _ := ask(r.Context(), front.outbound, "http://catalog.svc.local"+r.URL.Path)
 		w.Header().Set("X-Backend", body)
 		w.WriteHeader(cmp.Or(status, http.StatusBadGateway))
 		_, _ = io.WriteString(w, body)
@@ -231,14 +231,14 @@ func TestRealSidecar(t *testing.T) {
 	through := "http://" + front.inbound
 	seen := map[string]bool{}
 	within(t, 10*time.Second, "front calls both", func() string {
-		status, body, _ := ask(t, "", through+"/")
+		status, body, _ := ask(t.Context(), "", through+"/")
 		seen[body] = status == 200
 		if seen["a"] && seen["b"] {
 			return ""
 		}
 		return fmt.Sprint(seen)
 	})
-	if status, body, _ := ask(t, front.outbound, "http://catalog-a-app.svc.local/"); status != 404 {
+	if status, body, _ := ask(t.Context(), front.outbound, "http://catalog-a-app.svc.local/"); status != 404 {
 		t.Errorf("another's application is reached past its sidecar: %d %s", status, body)
 	}
 
@@ -247,7 +247,7 @@ func TestRealSidecar(t *testing.T) {
 	for _, p := range []*pod{a, b} {
 		slow := make(chan string, 1)
 		go func() {
-			status, body, _ := ask(t, "", "http://"+p.inbound+"/slow")
+			status, body, _ := ask(t.Context(), "", "http://"+p.inbound+"/slow")
 			slow <- fmt.Sprint(status, " ", body)
 		}()
 		time.Sleep(100 * time.Millisecond)
@@ -258,7 +258,7 @@ func TestRealSidecar(t *testing.T) {
 		time.Sleep(time.Second)
 		p.start()
 		within(t, 5*time.Second, p.name+" is used again", func() string {
-			if _, body, _ := ask(t, "", through+"/"); body == strings.TrimPrefix(p.name, "catalog-") {
+			if _, body, _ := ask(t.Context(), "", through+"/"); body == strings.TrimPrefix(p.name, "catalog-") {
 				return ""
 			}
 			return "not yet"
@@ -273,7 +273,7 @@ func TestRealSidecar(t *testing.T) {
 	// one that drains still calls out: what it has under way needs others
 	late := make(chan string, 1)
 	go func() {
-		status, body, last := ask(t, "", through+"/late")
+		status, body, last := ask(t.Context(), "", through+"/late")
 		late <- fmt.Sprint(status, " ", body != "", " ", last)
 	}()
 	time.Sleep(100 * time.Millisecond)
@@ -281,7 +281,7 @@ func TestRealSidecar(t *testing.T) {
 	if got := <-late; got != "200 true true" {
 		t.Errorf("a request under way at front: %s, want an answer, and the connection closed", got)
 	}
-	if status, _, last := ask(t, front.outbound, "http://catalog.svc.local/"); status != 200 || last {
+	if status, _, last := ask(t.Context(), front.outbound, "http://catalog.svc.local/"); status != 200 || last {
 		t.Errorf("its outbound listener drains too: %d, closes: %t", status, last)
 	}
 	front.stop()
