@@ -13,8 +13,9 @@ import (
 )
 
 // Impact says which resources of which groups differ between two Specs, as the
-// newest supported Envoy is sent them. Endpoints of registries are not looked at:
-// they do not depend on documents.
+// newest supported Envoy is sent them, and what that does to what runs. Endpoints of
+// registries are not looked at: they do not depend on documents, and what is selected
+// of them is part of the cluster.
 func Impact(before, after *spec.Spec) []model.Impact {
 	groups := map[string]bool{}
 	for _, s := range []*spec.Spec{before, after} {
@@ -25,17 +26,20 @@ func Impact(before, after *spec.Spec) []model.Impact {
 	var out []model.Impact
 	for g := range groups {
 		was, is := outline(before, g), outline(after, g)
+		touched := func(k outlineKey, change string) {
+			out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: change, Effect: k.effect(change), Group: g})
+		}
 		for k := range was {
 			if _, ok := is[k]; !ok {
-				out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: "removed", Group: g})
+				touched(k, "removed")
 			}
 		}
 		for k, v := range is {
 			switch old, ok := was[k]; {
 			case !ok:
-				out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: "added", Group: g})
+				touched(k, "added")
 			case old != v:
-				out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: "changed", Group: g})
+				touched(k, "changed")
 			}
 		}
 	}
@@ -48,17 +52,38 @@ func Impact(before, after *spec.Spec) []model.Impact {
 type outlineKey struct {
 	typ  delivery.Type
 	name string
+	grpc bool // for clients that are no proxies
+}
+
+// effect is what Envoy does (TestRealImpact). What is removed is used no more by
+// then, but for a listener.
+func (k outlineKey) effect(change string) model.Effect {
+	switch {
+	case change == "added":
+		return model.EffectNone
+	case k.typ == delivery.Listeners && !k.grpc:
+		return model.EffectDrains
+	case k.typ == delivery.Listeners:
+		return model.EffectRoutes
+	case change == "removed":
+		return model.EffectNone
+	case k.typ == delivery.Clusters:
+		return model.EffectRewarms
+	case k.typ == delivery.Assignments:
+		return model.EffectEndpoints
+	}
+	return model.EffectRoutes
 }
 
 // outline is the version of everything that a group's documents give.
 func outline(s *spec.Spec, group string) map[outlineKey]string {
 	out := map[outlineKey]string{}
-	add := func(typ delivery.Type, name string, m proto.Message, err error) {
+	add := func(k outlineKey, m proto.Message, err error) {
 		if err != nil {
 			return
 		}
 		if body, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m); err == nil {
-			out[outlineKey{typ, name}] = delivery.VersionOf(body)
+			out[k] = delivery.VersionOf(body)
 		}
 	}
 	local := map[model.ServiceKey]*model.Service{}
@@ -72,10 +97,10 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 		}
 		svc := local[u.Key(name)]
 		c, err := translate.Cluster(name, u, svc, translate.MaxBand)
-		add(delivery.Clusters, name, c, err)
+		add(outlineKey{typ: delivery.Clusters, name: name}, c, err)
 		if svc != nil && !u.Hostnames() {
 			m, _ := translate.Assignment(name, u, svc)
-			add(delivery.Assignments, m.ClusterName, m, nil)
+			add(outlineKey{typ: delivery.Assignments, name: m.ClusterName}, m, nil)
 		}
 	}
 	g, ok := s.Group(group)
@@ -83,22 +108,23 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 		return out
 	}
 	for _, name := range g.Listeners {
-		if l, ok := s.Listener(name); ok {
-			if l.GRPC {
-				for _, host := range translate.Targets(l, s) {
-					add(delivery.Listeners, host, translate.APIListener(host, name), nil)
-				}
-				t, err := translate.RouteTable(name, l, s, translate.GRPC)
-				add(delivery.RouteTables, name, t, err)
-				continue
+		l, ok := s.Listener(name)
+		if !ok {
+			continue
+		}
+		band := translate.MaxBand
+		if l.GRPC {
+			band = translate.GRPC
+			for _, host := range translate.Targets(l, s) {
+				add(outlineKey{delivery.Listeners, host, true}, translate.APIListener(host, name), nil)
 			}
+		} else {
 			m, err := translate.Listener(name, l)
-			add(delivery.Listeners, name, m, err)
-			if !l.RoutesHTTP() {
-				continue
-			}
-			t, err := translate.RouteTable(name, l, s, translate.MaxBand)
-			add(delivery.RouteTables, name, t, err)
+			add(outlineKey{typ: delivery.Listeners, name: name}, m, err)
+		}
+		if l.RoutesHTTP() {
+			t, err := translate.RouteTable(name, l, s, band)
+			add(outlineKey{delivery.RouteTables, name, l.GRPC}, t, err)
 		}
 	}
 	return out

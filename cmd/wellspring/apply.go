@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/translate"
 )
@@ -183,7 +185,7 @@ func (g *global) printOutcome(cmd *cobra.Command, out admin.Outcome, dry bool) e
 	return nil
 }
 
-// touched sums the impact up.
+// touched sums the impact up: how much, then what it does to what runs.
 func touched(out admin.Outcome) string {
 	if len(out.Impact) == 0 {
 		return "no proxy"
@@ -196,12 +198,52 @@ func touched(out admin.Outcome) string {
 	for _, p := range proxies {
 		n += p
 	}
-	return fmt.Sprintf("%d resources in %d groups, %d proxies connected", len(out.Impact), len(proxies), n)
+	text := fmt.Sprintf("%d resources in %d groups, %d proxies connected", len(out.Impact), len(proxies), n)
+	for _, e := range effects {
+		names := map[string]bool{}
+		for _, i := range out.Impact {
+			if i.Effect == e.is {
+				name, _, _ := strings.Cut(i.Name, "@")
+				names[name] = true
+			}
+		}
+		if len(names) > 0 {
+			text += fmt.Sprintf("\n%s %s: %s", e.is, few(names), e.says)
+		}
+	}
+	return text
+}
+
+// effects are what a change does, for who is about to make it.
+var effects = []struct {
+	is   model.Effect
+	says string
+}{
+	{model.EffectEndpoints, "connections to those that stay go on"},
+	{model.EffectRoutes, "no connection is closed"},
+	{model.EffectRewarms, "connections to its endpoints are opened anew"},
+	{model.EffectDrains, "clients' connections end within the drain time"},
+}
+
+// few says names, or how many there are.
+func few(names map[string]bool) string {
+	if all := slices.Sorted(maps.Keys(names)); len(all) <= 3 {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprint(len(names))
 }
 
 func diffCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff -f FILE…", Short: "Show what apply would change, in documents and in Envoy", Args: cobra.NoArgs,
+		Long: "Shows each document's lines, the resources of Envoy that change in each group,\n" +
+			"and what that does to what runs:\n\n" +
+			"  none       nothing\n" +
+			"  endpoints  connections to those that stay go on\n" +
+			"  routes     no connection is closed\n" +
+			"  rewarms    a cluster is made anew, and its connections are opened anew\n" +
+			"  drains     a listener's clients are disconnected within the drain time\n\n" +
+			"What a proxy older than the newest Envoy is sent may differ.",
 		Example: "  wellspring diff -f shop.yaml\n  wellspring diff -f ./shop --prune -l owner=shop",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
@@ -234,9 +276,9 @@ func diffCommand(g *global) *cobra.Command {
 				return err
 			}
 		}
-		t := &table{head: []string{"GROUP", "TYPE", "NAME", "CHANGE", "PROXIES"}}
+		t := &table{head: []string{"GROUP", "TYPE", "NAME", "CHANGE", "EFFECT", "PROXIES"}}
 		for _, i := range out.Impact {
-			t.add(i.Group, i.Type, i.Name, i.Change, fmt.Sprint(i.Proxies))
+			t.add(i.Group, i.Type, i.Name, i.Change, string(i.Effect), fmt.Sprint(i.Proxies))
 		}
 		if err := t.write(cmd.OutOrStdout(), true); err != nil {
 			return err
@@ -246,6 +288,8 @@ func diffCommand(g *global) *cobra.Command {
 		}
 		if len(out.Changes) == 0 {
 			fmt.Fprintln(cmd.ErrOrStderr(), "nothing changes")
+		} else {
+			fmt.Fprintln(cmd.ErrOrStderr(), "it would touch "+touched(out))
 		}
 		return nil
 	}

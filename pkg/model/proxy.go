@@ -103,6 +103,20 @@ type Impact struct {
 	Type    string `json:"type" doc:"clusters, assignments, listeners or routes"`
 	Name    string `json:"name"`
 	Change  string `json:"change" doc:"added, changed or removed"`
+	Effect  Effect `json:"effect" enum:"none,endpoints,routes,rewarms,drains" doc:"what it does to what runs. none: nothing. endpoints: connections to those that stay go on. routes: where requests go; no connection is closed. rewarms: the cluster is made anew beside the old one, and takes over once it is warm; connections to its endpoints are opened anew. drains: clients' connections end within the proxy's drain time"`
 	Group   string `json:"group"`
 	Proxies int    `json:"proxies" doc:"proxies of the group that are connected now"`
 }
+
+// Effect is what a change of a resource does to what runs, as Envoy was measured to
+// behave.
+type Effect string
+
+// The effects, from the least to the worst.
+const (
+	EffectNone      Effect = "none"
+	EffectEndpoints Effect = "endpoints"
+	EffectRoutes    Effect = "routes"
+	EffectRewarms   Effect = "rewarms"
+	EffectDrains    Effect = "drains"
+)

@@ -1,0 +1,150 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
+)
+
+// TestRealImpact: what a dry run says that a change does is what a client and an
+// endpoint then see of their connections.
+func TestRealImpact(t *testing.T) {
+	program, err := envoytest.Find("")
+	proc.Need(t, err)
+	control, a, b := serve(t), newEcho(t, "a"), newEcho(t, "b")
+	edge, err := freeport.Addr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const drain = time.Second
+	documents := fmt.Sprintf(`
+kind: Upstream
+name: web
+spec: {endpoints: [{address: "%s"}], loadBalancing: {policy: roundRobin}}
+---
+kind: Route
+name: web
+spec: {hosts: ["*"], rules: [{to: [{upstream: web}]}]}
+---
+kind: Listener
+name: edge
+spec: {address: "%s", routes: [web], accessLog: {to: "off"}}
+---
+kind: Group
+name: edge
+spec: {listeners: [edge]}
+`, a.addr, edge)
+	control.apply(documents)
+	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{
+		NodeID: "edge-1", Group: "edge", XDS: []string{control.XDS}, DrainTime: drain,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Kill)
+	if err := e.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	current := func() string {
+		out, _ := control.cli("health")
+		if strings.Contains(out, "1 connected, 1 current") {
+			return ""
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name, old, new string
+		want           model.Effect
+	}{
+		{"a label", "name: web\nspec: {e", "name: web\nlabels: {owner: shop}\nspec: {e", ""},
+		{"an endpoint", `"}], l`, `"}, {address: "` + b.addr + `"}], l`, model.EffectEndpoints},
+		{"a route", "upstream: web}]", "upstream: web}], timeout: 7s", model.EffectRoutes},
+		{"an option of the upstream", "spec: {endpoints", "spec: {connectTimeout: 2s, endpoints", model.EffectRewarms},
+		{"an option of the listener", `accessLog`, "idleTimeout: 5m, accessLog", model.EffectDrains},
+		{"a buffer of the listener", `accessLog`, "connectionBufferBytes: 65536, accessLog", model.EffectDrains},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			control.apply(documents)
+			within(t, 5*time.Second, "as before", current)
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			// once sends a request, and returns by which connection of the client it
+			// went; a's side of it is kept by a.
+			once := func() (through string) {
+				req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+					GotConn: func(i httptrace.GotConnInfo) { through = i.Conn.LocalAddr().String() },
+				}), http.MethodGet, "http://"+edge+"/", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := transport.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != 200 {
+					t.Fatalf("status %d", resp.StatusCode)
+				}
+				return through
+			}
+			within(t, 5*time.Second, "it is used", func() string {
+				resp, err := http.Get("http://" + edge + "/") //nolint:noctx // a look whether it listens
+				if err != nil {
+					return err.Error()
+				}
+				_ = resp.Body.Close()
+				return ""
+			})
+			time.Sleep(drain + time.Second) // what came before has drained
+			a.reset()
+			before := once()
+
+			changed := strings.Replace(documents, c.old, c.new, 1)
+			if changed == documents {
+				t.Fatalf("%q does not stand in the documents", c.old)
+			}
+			said, err := control.client().Apply(t.Context(), []byte(changed), client.How{DryRun: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := worst(said); got != c.want {
+				t.Errorf("said to be %q, want %q: %+v", got, c.want, said.Impact)
+			}
+			control.apply(changed)
+			within(t, 5*time.Second, "acknowledged", current)
+			ended := false
+			for start := time.Now(); time.Since(start) < drain+500*time.Millisecond; time.Sleep(50 * time.Millisecond) {
+				ended = ended || once() != before
+			}
+			_, _, conns := a.count()
+			if got, want := []bool{ended, conns > 1}, []bool{c.want == model.EffectDrains, c.want == model.EffectRewarms}; !slices.Equal(got, want) {
+				t.Errorf("the client's connection ended: %t, want %t; the endpoint saw %d connections, want more than one: %t", got[0], want[0], conns, want[1])
+			}
+		})
+	}
+}
+
+// worst is the worst effect of a change, "" for none.
+func worst(out admin.Outcome) (w model.Effect) {
+	order := []model.Effect{"", model.EffectNone, model.EffectEndpoints, model.EffectRoutes, model.EffectRewarms, model.EffectDrains}
+	for _, i := range out.Impact {
+		if slices.Index(order, i.Effect) > slices.Index(order, w) {
+			w = i.Effect
+		}
+	}
+	return w
+}
