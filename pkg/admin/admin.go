@@ -10,7 +10,7 @@
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
 //	/v1/overrides            an operator's words about single endpoints
 //	/v1/log /v1/backup       how much is logged, a copy of the store
-//	/livez /readyz /metrics /version /openapi.json
+//	/livez /readyz /metrics /version /openapi.json /docs
 //
 // Whose request it is, and what that may do, is settled in one place before every
 // path (gate.go): /livez and /readyz are open, all else is closed unless a
@@ -130,6 +130,7 @@ func New(cfg Config) http.Handler {
 	s.backup(api)
 	s.process(api, mux)
 	describe(api.OpenAPI())
+	mux.HandleFunc("GET "+docsPath, docs(api.OpenAPI()))
 	origins := http.NewCrossOriginProtection()
 	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, newError(http.StatusForbidden, "a page of another origin may not change anything here"))
@@ -147,7 +148,7 @@ func orError(mux *http.ServeMux) http.Handler {
 		}
 		miss := &statusOnly{header: w.Header()}
 		h.ServeHTTP(miss, r)
-		why := "there is no such path; /openapi.json lists them"
+		why := "there is no such path; /docs and /openapi.json list them"
 		if allow := w.Header().Get("Allow"); allow != "" {
 			why = "this path takes " + allow
 		}

@@ -287,6 +287,7 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(200, `"version":"test"`, "GET", "/version", "")
 	w.wants(200, "ok", "GET", "/livez", "")
 	w.wants(200, "one 1", "GET", "/metrics", "")
+	w.wants(200, "<h1>Wellspring</h1>", "GET", "/docs", "")
 	w.wants(200, "ok", "GET", "/readyz", "")
 	w.wants(200, "ready: group edge", "GET", "/readyz?verbose", "")
 	cold := newWorld(t, "kind: Upstream\nname: web\nspec: {service: {source: consul}}\n---\n"+shop[2].text+"---\n"+shop[3].text+"---\n"+shop[4].text)

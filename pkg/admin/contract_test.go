@@ -100,7 +100,7 @@ func (c *contract) do(r *http.Request) *httptest.ResponseRecorder {
 		return rec
 	}
 	c.seen[method+" "+path+" "+strconv.Itoa(rec.Code)] = true
-	if media == "text/plain" || media == "application/octet-stream" {
+	if media == "text/plain" || media == "text/html" || media == "application/octet-stream" {
 		return rec
 	}
 	if err := c.follows(rec.Body.Bytes(), place...); err != nil {

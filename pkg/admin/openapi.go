@@ -17,10 +17,7 @@ func describe(o *huma.OpenAPI) {
 		(*Error)(nil).ContentType(""): {Schema: o.Components.Schemas.Schema(reflect.TypeFor[Error](), true, "")},
 	}}
 	for path, item := range o.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete} {
-			if op == nil {
-				continue
-			}
+		for _, op := range operations(item) {
 			for _, code := range op.Errors {
 				named := *failed
 				named.Description = http.StatusText(code)
@@ -52,9 +49,14 @@ func describe(o *huma.OpenAPI) {
 		"/livez":   "Whether the process runs",
 		"/readyz":  "Whether every group can be served; ?verbose names each",
 		"/metrics": "Metrics in the text format of Prometheus",
+		docsPath:   "This description as a page",
 	} {
+		form := "text/plain"
+		if path == docsPath {
+			form = "text/html"
+		}
 		plain := func(description string) *huma.Response {
-			return &huma.Response{Description: description, Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}}}
+			return &huma.Response{Description: description, Content: map[string]*huma.MediaType{form: {Schema: &huma.Schema{Type: huma.TypeString}}}}
 		}
 		op := &huma.Operation{OperationID: path[1:], Method: http.MethodGet, Path: path, Summary: summary, Responses: map[string]*huma.Response{"200": plain("OK")}}
 		if path == "/readyz" {
