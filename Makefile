@@ -6,6 +6,7 @@ ENVOY_VERSIONS := 1.37.0 1.38.3 1.39.3 1.40.0
 ENVOY_VERSION  := 1.40.0
 CONSUL_VERSION := 1.20.6
 LINT_VERSION   := 2.15.0
+PROMTOOL_VERSION := 0.307.0
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wellspring/tools
 TAGS  := vtprotobuf
 GO    := CGO_ENABLED=0 go
@@ -24,7 +25,7 @@ build: ## build bin/wellspring
 	@$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/wellspring ./cmd/wellspring
 
 .PHONY: tools
-tools: $(if $(ENVOY),,envoy) $(if $(CONSUL),,consul) ## fetch Envoy and build Consul (once; kept in the cache)
+tools: $(if $(ENVOY),,envoy) $(if $(CONSUL),,consul) $(if $(REQUIRE_REAL),.tools/bin/promtool) ## fetch Envoy and build Consul (once; kept in the cache)
 
 .PHONY: envoy
 envoy: $(if $(ENVOY),,$(REAL_VERSIONS:%=.tools/bin/envoy-%))
@@ -41,6 +42,12 @@ consul: .tools/bin/consul
 	@[ -x $(CACHE)/consul-$(CONSUL_VERSION)/consul ] || echo "consul $(CONSUL_VERSION): building (once, about 5 minutes)" >&2
 	@[ -x $(CACHE)/consul-$(CONSUL_VERSION)/consul ] || (cd tools/consul && $(GO) build -o $(CACHE)/consul-$(CONSUL_VERSION)/consul github.com/hashicorp/consul)
 	@mkdir -p .tools/bin && ln -sfn $(CACHE)/consul-$(CONSUL_VERSION)/consul $@
+
+.tools/bin/promtool: tools/promtool/go.mod
+	@[ -x $(CACHE)/promtool-$(PROMTOOL_VERSION)/promtool ] || echo "promtool $(PROMTOOL_VERSION): building (once, about 5 minutes)" >&2
+	@[ -x $(CACHE)/promtool-$(PROMTOOL_VERSION)/promtool ] || (cd tools/promtool && \
+		$(GO) build -o $(CACHE)/promtool-$(PROMTOOL_VERSION)/promtool github.com/prometheus/prometheus/cmd/promtool)
+	@mkdir -p .tools/bin && ln -sfn $(CACHE)/promtool-$(PROMTOOL_VERSION)/promtool $@
 
 .tools/bin/golangci-lint: tools/golangci-lint/go.mod
 	@[ -x $(CACHE)/golangci-lint-$(LINT_VERSION)/golangci-lint ] || echo "golangci-lint $(LINT_VERSION): building (once, about 5 minutes)" >&2

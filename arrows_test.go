@@ -58,7 +58,7 @@ var homes = map[string][]string{
 	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/extensions", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},
 	"github.com/danielgtaylor/huma/v2":             {"pkg/admin", "pkg/spec"},
-	"github.com/prometheus/client_golang":          {"pkg/certificate", "xds/server", "cmd/wellspring"},
+	"github.com/prometheus/client_golang":          {"pkg/admin", "pkg/certificate", "xds/server", "cmd/wellspring"},
 	"google.golang.org/protobuf/types/known/anypb": {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "envoy-bootstrap"},
 }
 

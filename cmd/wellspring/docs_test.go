@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/server"
@@ -62,6 +63,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc, 100)
 	certificate.New(certificate.Config{}).Describe(descriptions)
 	server.NewMetrics(prometheus.NewRegistry()).Describe(descriptions)
+	admin.NewMetrics(admin.Config{}).Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {
 		_, name, _ := strings.Cut(d.String(), `fqName: "`)

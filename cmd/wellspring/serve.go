@@ -127,12 +127,14 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	grpcServer := streams.GRPC(grpc.Creds(doors.xds))
 
 	// 6. what operators ask
-	adminServer := admin.HTTPServer(admin.New(admin.Config{
+	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log, Level: level,
-	}))
+	}
+	metrics.MustRegister(admin.NewMetrics(api))
+	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
 

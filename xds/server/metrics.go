@@ -22,6 +22,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		resources: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_resources_total", Help: "Resources sent or told as removed, by type."}, []string{"type", "change"}),
 		refusals:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_refusals_total", Help: "Responses that a proxy refused, by type."}, []string{"type"}),
 	}
+	for _, t := range delivery.Types { // so that the first one is a rise
+		m.pushes.WithLabelValues(t.Short())
+		m.refusals.WithLabelValues(t.Short())
+		m.resources.WithLabelValues(t.Short(), "sent")
+		m.resources.WithLabelValues(t.Short(), "removed")
+	}
 	reg.MustRegister(m.open, m.pushes, m.resources, m.refusals)
 	return m
 }
