@@ -202,7 +202,10 @@ func (s *Store) load() error {
 			return err
 		}
 		s.docs = docs
-		return s.setState(number(meta.Get(keyHead)), number(meta.Get(keySpecRevision)), docs)
+		if err := s.setState(number(meta.Get(keyHead)), number(meta.Get(keySpecRevision)), docs); err != nil {
+			return fmt.Errorf("%w; they were accepted by another version of this program: run that one, correct them there, and come back", err)
+		}
+		return nil
 	})
 }
 

@@ -1,0 +1,150 @@
+package store
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// layout1 puts the store of an earlier program into a directory: seven documents in
+// three revisions, as layout 1 has them.
+func layout1(t *testing.T) (dir string, text []byte) {
+	t.Helper()
+	packed, err := os.Open("testdata/layout-1.db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close() //nolint:errcheck // read only
+	from, err := gzip.NewReader(packed)
+	if err == nil {
+		text, err = io.ReadAll(from)
+	}
+	dir = t.TempDir()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, FileName), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, text
+}
+
+// TestUpgrade: what an earlier program wrote is read, its history with it, after a
+// copy was laid aside; and it is written on.
+func TestUpgrade(t *testing.T) {
+	dir, before := layout1(t)
+	s := open(t, dir)
+	kept := backups(dir)
+	if len(kept) != 1 {
+		t.Fatalf("backups %v", kept)
+	}
+	if aside, err := os.ReadFile(kept[0]); err != nil || !bytes.Equal(aside, before) {
+		t.Errorf("the copy laid aside is not what was there (%v)", err)
+	}
+	address := func(docs map[spec.Ref]*spec.Document) string {
+		u, ok := docs[spec.Ref{Kind: spec.KindUpstream, Name: "catalog"}].Body.(*spec.Upstream)
+		if !ok || len(u.Endpoints) != 2 {
+			t.Fatal("no catalog")
+		}
+		return u.Endpoints[1].Address
+	}
+	if st := s.State(); st.Revision != 3 || len(st.Spec.Documents("")) != 7 {
+		t.Errorf("revision %d, %d documents", st.Revision, len(st.Spec.Documents("")))
+	}
+	for n, want := range map[uint64]string{1: "127.0.0.1:10002", 2: "127.0.0.1:10004", 3: "127.0.0.1:10004"} {
+		at, err := s.At(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := address(at); got != want {
+			t.Errorf("at revision %d green is at %s, want %s", n, got, want)
+		}
+	}
+	all, total, err := s.Revisions(0, 10)
+	if err != nil || total != 3 || all[0].Message != "web is v2" || all[2].Message != "first" {
+		t.Errorf("history %v, %v", all, err)
+	}
+	edits, _, err := s.RestoreEdits(1, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Apply(t.Context(), Apply{Edits: edits, Author: "test"}); err != nil || r.Revision != 4 {
+		t.Fatalf("restore: %+v, %v", r, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := open(t, dir); again.State().Revision != 4 || address(again.docs) != "127.0.0.1:10002" {
+		t.Errorf("after another start: revision %d, green at %s", again.State().Revision, address(again.docs))
+	}
+}
+
+// TestDowngrade: what a newer program wrote is refused with the way out, and the file
+// is left as it was, for the newer program to go on from.
+func TestDowngrade(t *testing.T) {
+	put := func(tx *bolt.Tx, ref, text string) error {
+		sum := fmt.Sprintf("%064x", len(text))
+		value, err := json.Marshal(head{Hash: sum, Revision: 3})
+		if err != nil {
+			return err
+		}
+		if err := tx.Bucket(bucketObjects).Put([]byte(sum), []byte(text)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketHeads).Put([]byte(ref), value)
+	}
+	for _, c := range []struct {
+		name, want string
+		newer      func(tx *bolt.Tx) error
+	}{
+		{"a newer layout", "its layout is version 99, this program knows up to 1; run the newer program that wrote it", func(tx *bolt.Tx) error {
+			return tx.Bucket(bucketMeta).Put(keySchema, be64(99))
+		}},
+		{"a field that is newer", "it was accepted by another version of this program: run that one", func(tx *bolt.Tx) error {
+			return put(tx, "Upstream/newer", `{"kind":"Upstream","name":"newer","spec":{"endpoints":[],"newer":true}}`)
+		}},
+		{"a reference that was fine", "they were accepted by another version of this program: run that one, correct them there", func(tx *bolt.Tx) error {
+			return put(tx, "Listener/newer", `{"kind":"Listener","name":"newer","spec":{"address":"127.0.0.1:80","routes":["nobody"]}}`)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, before := layout1(t)
+			path := filepath.Join(dir, FileName)
+			db, err := bolt.Open(path, 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Update(c.newer); err != nil {
+				t.Fatal(err)
+			}
+			_ = db.Close()
+			written, err := os.ReadFile(path)
+			if err != nil || bytes.Equal(written, before) {
+				t.Fatal("nothing newer was written", err)
+			}
+			if _, err := Open(t.Context(), config(dir)); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("%v\nwant %s", err, c.want)
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, written) {
+				t.Errorf("the refusal changed the file (%v)", err)
+			}
+			// back to the copy from before
+			if err := os.WriteFile(path, before, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if s := open(t, dir); s.State().Revision != 3 {
+				t.Errorf("revision %d", s.State().Revision)
+			}
+		})
+	}
+}
