@@ -3,7 +3,10 @@ package main_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
+	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
 	"github.com/wellspring-xds/wellspring/xds/xdstest"
 )
 
@@ -139,4 +147,90 @@ func TestRealIdentity(t *testing.T) {
 	if err := <-ended; status.Code(err) != codes.PermissionDenied {
 		t.Errorf("the open stream: %v", err)
 	}
+}
+
+// TestRealRenewedProxy: a proxy whose certificate, and whose authority, were replaced
+// while it was connected comes back with the new ones, without a restart.
+func TestRealRenewedProxy(t *testing.T) {
+	k := newKeys(t)
+	s := &scene{t: t, control: serveWith(t, k)}
+	s.runWith(bootstrap.Config{XDS: []string{s.control.XDS}, TLS: k.bootstrap("edge-1")})
+	next, err := certtest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(file string) string {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	replaced := func(file, text string) { // at once, as whoever renews does
+		t.Helper()
+		k.write(k.authority.File("."+file), text)
+		if err := os.Rename(k.authority.File("."+file), k.authority.File(file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replaced("ca.pem", read(k.authority.CA())+read(next.CA()))
+	for name, sans := range map[string][]string{"edge-1": {"spiffe://test/edge/edge-1"}, "control": {"127.0.0.1", "localhost"}} {
+		if _, _, err := next.Issue(name, time.Hour, sans...); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{name + "-key.pem", name + ".pem"} {
+			replaced(file, read(next.File(file)))
+		}
+	}
+	replaced("ca.pem", read(next.CA()))
+	time.Sleep(2 * time.Second) // Envoy watches its files, and says nothing
+	s.control.Stop(5 * time.Second)
+	s.control.start() // it trusts the new authority alone
+	within(t, 10*time.Second, "the proxy is back", func() string { return s.connected(1) })
+}
+
+// TestRealSocket: a real Envoy speaks to its control plane through a unix socket, and
+// comes back to it.
+func TestRealSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "xds.sock")
+	s := &scene{t: t, control: serve(t, "--xds-listen", "unix://"+path)}
+	s.runWith(bootstrap.Config{XDS: []string{"unix://" + path}})
+	s.control.Stop(5 * time.Second)
+	s.control.start()
+	within(t, 10*time.Second, "the proxy is back", func() string { return s.connected(1) })
+}
+
+// runWith starts backend a and an Envoy of group edge, and waits until it forwards.
+func (s *scene) runWith(c bootstrap.Config) {
+	s.t.Helper()
+	program, err := envoytest.Find("")
+	proc.Need(s.t, err)
+	a := newEcho(s.t, "a")
+	if s.edge, err = freeport.Addr(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.control.apply(fmt.Sprintf(sceneDocuments, a.addr, s.edge))
+	c.NodeID, c.Group = "edge-1", "edge"
+	e, err := envoytest.Start(s.t.Context(), envoytest.Config{Program: program, Dir: s.t.TempDir(), Bootstrap: c})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(e.Kill)
+	within(s.t, 5*time.Second, "the first answer", func() string {
+		status, body, _ := ask(s.t.Context(), "", "http://"+s.edge+"/")
+		if status == http.StatusOK && body == "a" {
+			return ""
+		}
+		return fmt.Sprint(status, body)
+	})
+}
+
+// connected is "" where so many proxies are.
+func (s *scene) connected(n int) string {
+	out, _ := s.control.cli("health")
+	if strings.Contains(out, fmt.Sprintf("%d connected, %d current", n, n)) {
+		return ""
+	}
+	return out
 }
