@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -154,4 +155,71 @@ func TestRealImport(t *testing.T) {
 		return out
 	})
 	says(time.Second, "x-x57eb-x5f-x41-x50-x49.svc.local", 200, "b")
+}
+
+// TestRealDatacenters: one Consul leads to the services of another datacenter, as a
+// source of its own that is imported, and by a document; where that datacenter dies,
+// what it said last is used.
+func TestRealDatacenters(t *testing.T) {
+	program, err := envoytest.Find("")
+	proc.Need(t, err)
+	here, err := consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir(), Datacenter: "dc1"})
+	proc.Need(t, err)
+	t.Cleanup(func() { here.Kill() })
+	there, err := consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir(), Datacenter: "dc2", JoinWAN: []string{here.WAN}})
+	proc.Need(t, err)
+	t.Cleanup(func() { there.Kill() })
+	a, b, c := newEcho(t, "a"), newEcho(t, "b"), newEcho(t, "c")
+	register := func(at *consultest.Consul, name string, e *echo) {
+		t.Helper()
+		port, _ := strconv.Atoi(portOf(e.addr))
+		if err := at.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: name, Name: name, Address: "127.0.0.1", Port: port}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	register(here, "web", a)
+	register(there, "billing", b)
+	register(there, "shop", c)
+	config := filepath.Join(t.TempDir(), "wellspring.yaml")
+	text := fmt.Sprintf("sources:\n- {name: here, import: all, consul: {address: '%[1]s'}}\n- {name: there, import: all, consul: {address: '%[1]s', datacenter: dc2}}\n", here.Address)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{t: t, control: serve(t, "-c", config)}
+	if s.edge, err = freeport.Addr(); err != nil {
+		t.Fatal(err)
+	}
+	s.control.apply(fmt.Sprintf("kind: Upstream\nname: elsewhere\nspec: {service: {source: here, name: shop, datacenter: dc2}}\n---\n"+
+		"kind: Listener\nname: outbound\nspec: {address: '%s', autoRoutes: {domain: svc.local}, accessLog: {to: 'off'}}\n---\nkind: Group\nname: edge\nspec: {listeners: [outbound]}\n", s.edge))
+	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Kill)
+	all := func() string {
+		var out []string
+		for _, name := range []string{"web", "billing", "shop", "elsewhere"} {
+			status, body, _ := ask(t.Context(), s.edge, "http://"+name+".svc.local/")
+			out = append(out, fmt.Sprint(name, " ", status, " ", body))
+		}
+		return strings.Join(out, ", ")
+	}
+	const want = "web 200 a, billing 200 b, shop 200 c, elsewhere 200 c"
+	within(t, 10*time.Second, "both datacenters are reached", func() string {
+		if got := all(); got != want {
+			return got
+		}
+		return ""
+	})
+	there.Kill()
+	within(t, 10*time.Second, "the dead datacenter is told", func() string {
+		out, _ := s.control.cli("sources")
+		if regexp.MustCompile(`(?m)^there +- +fresh`).MatchString(out) || !regexp.MustCompile(`(?m)^here +- +fresh`).MatchString(out) {
+			return out
+		}
+		return ""
+	})
+	if got := all(); got != want {
+		t.Errorf("after its death: %s", got)
+	}
 }

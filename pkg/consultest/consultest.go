@@ -28,6 +28,11 @@ type Config struct {
 	Servers int
 	// Join are addresses of other agents: their Gossip.
 	Join []string
+	// Datacenter, where it is not Consul's default; such a server can be joined with
+	// those of others.
+	Datacenter string
+	// JoinWAN are servers of other datacenters: their WAN.
+	JoinWAN []string
 	// Client makes an agent that is no server.
 	Client bool
 	// HTTPS is a port for the same API over TLS; 0 is none.
@@ -39,9 +44,9 @@ type Config struct {
 // Consul is a running agent.
 type Consul struct {
 	*proc.Process
-	// Address is IP:PORT of its HTTP API, Gossip that of its gossip, RPC that by which
-	// servers know each other.
-	Address, Gossip, RPC string
+	// Address is IP:PORT of its HTTP API, Gossip that of its gossip, WAN that of its
+	// gossip with other datacenters, RPC that by which servers know each other.
+	Address, Gossip, WAN, RPC string
 	// Client may do everything.
 	Client *api.Client
 
@@ -62,6 +67,7 @@ func Start(ctx context.Context, c Config) (*Consul, error) {
 	}
 	a := &Consul{
 		Address: "127.0.0.1:" + strconv.Itoa(ports[0]), Gossip: "127.0.0.1:" + strconv.Itoa(ports[2]), RPC: "127.0.0.1:" + strconv.Itoa(ports[1]),
+		WAN:     "127.0.0.1:" + strconv.Itoa(ports[4]),
 		program: program, file: filepath.Join(c.Dir, "consul.json"), alone: c.Servers <= 1 && !c.Client,
 	}
 	text, err := json.Marshal(c.agent(ports))
@@ -81,22 +87,28 @@ func Start(ctx context.Context, c Config) (*Consul, error) {
 
 // agent is Consul's own configuration.
 func (c Config) agent(ports []int) map[string]any {
-	https := -1
+	https, wan := -1, -1
 	if c.HTTPS > 0 {
 		https = c.HTTPS
+	}
+	if c.Datacenter != "" {
+		wan = ports[4]
 	}
 	out := map[string]any{
 		"data_dir": filepath.Join(c.Dir, "data"), "node_name": "node" + strconv.Itoa(ports[0]),
 		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "retry_join": c.Join, "retry_interval": "200ms",
 		"ports": map[string]any{
 			"http": ports[0], "server": ports[1], "serf_lan": ports[2], "grpc": ports[3],
-			"dns": -1, "serf_wan": -1, "grpc_tls": -1, "https": https,
+			"dns": -1, "serf_wan": wan, "grpc_tls": -1, "https": https,
 		},
 		"performance":          map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true, "leave_on_terminate": false, "log_level": "WARN",
 	}
 	if !c.Client {
 		out["server"], out["bootstrap_expect"] = true, max(1, c.Servers)
+	}
+	if c.Datacenter != "" {
+		out["datacenter"], out["retry_join_wan"], out["retry_interval_wan"] = c.Datacenter, c.JoinWAN, "200ms"
 	}
 	if c.Token != "" {
 		out["acl"] = map[string]any{
