@@ -291,6 +291,17 @@ func connectionsFeelings() []feeling {
 			},
 		},
 		{
+			name:      "requests dropped by an endpoint policy",
+			feels:     []string{"Upstream spec.envoyEndpoints"},
+			documents: "kind: Upstream\nname: web\nspec: {endpoints: [{address: '{a}'}], envoyEndpoints: {policy: {dropOverloads: [{category: shed, drop_percentage: {numerator: 100}}]}}}\n",
+			see: func(t *testing.T, f *felt) {
+				f.wants(t, 503, "", "/")
+				if f.stat(t, "cluster.web.upstream_rq_drop_overload") == "0" {
+					t.Error("it failed for another reason")
+				}
+			},
+		},
+		{
 			name:      "the own locality first",
 			feels:     []string{"Upstream spec.loadBalancing.localities"},
 			documents: "kind: Upstream\nname: web\nspec: {loadBalancing: {policy: roundRobin, localities: loadAware}, endpoints: [{address: '{a}', zone: zone-1}, {address: '{b}', zone: zone-2}]}\n",

@@ -27,6 +27,7 @@ type Upstream struct {
 	Outlier         *OutlierDetection `json:"outlierDetection,omitempty" doc:"Ejects endpoints by what real requests see. Off unless it is written."`
 	CircuitBreakers CircuitBreakers   `json:"circuitBreakers,omitempty" doc:"Limits of each proxy towards this upstream; beyond them requests fail at once (flag UO)."`
 	Envoy           Passthrough       `json:"envoy,omitempty" doc:"Part of Envoy's own Cluster (envoy.config.cluster.v3), merged last as a JSON Merge Patch."`
+	EnvoyEndpoints  Passthrough       `json:"envoyEndpoints,omitempty" doc:"Part of Envoy's own ClusterLoadAssignment: its policy. Merged last as a JSON Merge Patch."`
 	WhenUnavailable WhenUnavailable   `json:"whenUnavailable,omitempty" doc:"What happens when too few endpoints are usable."`
 }
 

@@ -18,7 +18,10 @@ import (
 // service that is empty or absent gives an empty assignment.
 func Assignment(name string, u *spec.Upstream, svc *model.Service) (*endpointv3.ClusterLoadAssignment, []model.Problem) {
 	eps, problems := u.Select(name, svc)
-	a := &endpointv3.ClusterLoadAssignment{ClusterName: AssignmentName(name, u)}
+	a, _, err := patchedAssignment(name, u)
+	if err != nil { // it was taken by another version of this program
+		problems = append(problems, model.Problem{Document: "Upstream/" + name, Message: err.Error()})
+	}
 	by := map[model.Locality]*endpointv3.LocalityLbEndpoints{}
 	var order []model.Locality
 	for _, e := range eps {
@@ -35,6 +38,14 @@ func Assignment(name string, u *spec.Upstream, svc *model.Service) (*endpointv3.
 		a.Endpoints = append(a.Endpoints, by[l])
 	}
 	return a, problems
+}
+
+// patchedAssignment is an assignment without endpoints, and what `envoyEndpoints:`
+// overrides in it, which is nothing.
+func patchedAssignment(name string, u *spec.Upstream) (a *endpointv3.ClusterLoadAssignment, over []string, err error) {
+	a = &endpointv3.ClusterLoadAssignment{ClusterName: AssignmentName(name, u)}
+	over, err = patch(a, u.EnvoyEndpoints, "spec.envoyEndpoints", "cluster_name", "endpoints", "named_endpoints")
+	return a, over, err
 }
 
 func locality(l model.Locality) *corev3.Locality {

@@ -14,6 +14,7 @@ func TestPassthroughFaults(t *testing.T) {
 	upstream := func(envoy string) string {
 		return "kind: Upstream\nname: web\nspec: {endpoints: [], envoy: " + envoy + "}\n"
 	}
+	endpoints := func(envoy string) string { return strings.Replace(upstream(envoy), "envoy:", "envoyEndpoints:", 1) }
 	route := func(envoy string) string {
 		return "kind: Route\nname: web\nspec: {hosts: [x], rules: [{to: [{upstream: up}], envoy: " + envoy + "}]}\n"
 	}
@@ -33,12 +34,16 @@ func TestPassthroughFaults(t *testing.T) {
 		upstream("{health_checks: {}}"):                        "spec.envoy.health_checks: is a list",
 		upstream("{transport_socket: {typed_config: {x: 1}}}"): "spec.envoy.transport_socket.typed_config: is a typed extension and needs @type",
 		upstream("{transport_socket: {typed_config: {'@type': type.googleapis.com/no.Such}}}"): `spec.envoy.transport_socket.typed_config.@type: "type.googleapis.com/no.Such" is no type of Envoy's that is known here`,
-		route("{name: x}"):                       "spec.rules[0].envoy.name: is made from",
-		route("{route: {cluster: other}}"):       "spec.rules[0].envoy.route: leads to other clusters than the document",
-		route("{route: {cluster_header: x-to}}"): "spec.rules[0].envoy.route: leads to other clusters",
-		route("{redirect: {path_redirect: /x}}"): "spec.rules[0].envoy.route: leads to other clusters",
-		listener("envoy", "{address: {}}"):       "spec.envoy.address: is made from",
-		listener("envoyHTTP", "{rds: {}}"):       "spec.envoyHTTP.rds: is made from",
+		endpoints("{endpoints: []}"):                             "spec.envoyEndpoints.endpoints: is made from",
+		endpoints("{policy: {overprovisioning_factor: 0}}"):      "spec.envoyEndpoints: would be refused by Envoy: ",
+		endpoints("{policy: {dropOverloads: [{category: ''}]}}"): "spec.envoyEndpoints: would be refused by Envoy: ",
+		endpoints("{policy: {weighted: true}}"):                  "spec.envoyEndpoints.policy.weighted: envoy.config.endpoint.v3.ClusterLoadAssignment.Policy has no such field",
+		route("{name: x}"):                                       "spec.rules[0].envoy.name: is made from",
+		route("{route: {cluster: other}}"):                       "spec.rules[0].envoy.route: leads to other clusters than the document",
+		route("{route: {cluster_header: x-to}}"):                 "spec.rules[0].envoy.route: leads to other clusters",
+		route("{redirect: {path_redirect: /x}}"):                 "spec.rules[0].envoy.route: leads to other clusters",
+		listener("envoy", "{address: {}}"):                       "spec.envoy.address: is made from",
+		listener("envoyHTTP", "{rds: {}}"):                       "spec.envoyHTTP.rds: is made from",
 		listener("envoyHTTP", "{http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, nope: 1}}]}"):         "spec.envoyHTTP.http_filters[0].typed_config.nope: envoy.extensions.filters.http.router.v3.Router has no such field",
 		listener("envoyHTTP", "{http_filters: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit}}]}"): "spec.envoyHTTP: would be refused by Envoy: invalid LocalRateLimit.StatPrefix",
 		listener("envoyRoutes", "{virtual_hosts: []}"): "spec.envoyRoutes.virtual_hosts: is made from",

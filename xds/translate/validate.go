@@ -20,6 +20,9 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 		if b.Envoy != "" {
 			_, over["spec.envoy"], err = patchedCluster(d.Name, b, nil, MaxBand)
 		}
+		if err == nil {
+			_, over["spec.envoyEndpoints"], err = patchedAssignment(d.Name, b)
+		}
 	case *spec.Listener:
 		if b.Envoy != "" || b.EnvoyHTTP != "" {
 			_, over, err = patchedListener(d.Name, b)
