@@ -53,6 +53,9 @@ func writeReference(w io.Writer, felt string) error {
 		"A document has `kind`, `name` (an RFC 1123 label), optional `labels`, and `spec`.\n" +
 		"Names that begin with `" + spec.ReservedPrefix + "` are refused. Durations are Go's: `250ms`, `2s`, `1m30s`.\n" +
 		"An unknown or doubled key, a wrong type and a dangling reference are errors.\n\n" +
+		"A field named `envoy…` is part of one of Envoy's own messages: fields named as in\n" +
+		"Envoy's documentation, merged last, checked when it is applied. A Service and a\n" +
+		"Group become no message of Envoy's own, and have none.\n\n" +
 		"*Felt by* names the test in which a real Envoy is seen to do what the field says;\n" +
 		"a field that is *golden only* has its translation compared, and accepted by every\n" +
 		"supported Envoy.\n")
