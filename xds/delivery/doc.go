@@ -22,8 +22,9 @@
 //     covers it, WarmWait at most. One that names a cluster which is not served,
 //     or which this proxy refused, stays at its last accepted form.
 //   - A cluster leaves after the last route table that names it was replaced and
-//     that was acknowledged; one that only a removed listener reached, after the
-//     drain time.
+//     that was acknowledged; one that only a removed listener reached, or that a
+//     listener passed connections on to, after the drain time, whatever streams break
+//     meanwhile. What a proxy presents and nobody remembers drains for as long.
 //   - What a proxy refused is parked for that proxy until its content changes; the
 //     rest of the refused response is sent again, since Envoy may have taken any
 //     part of it. Where Envoy names nobody, halves are tried until one resource

@@ -127,7 +127,7 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 	k := memoryKey{group, node}
 	m := e.memories[k]
 	if m == nil {
-		m = &Memory{accepted: map[Type]map[string]*Resource{}, parked: map[content]model.Parked{}, unheard: map[Type][]map[string]*Resource{}}
+		m = &Memory{accepted: map[Type]map[string]*Resource{}, parked: map[content]model.Parked{}, unheard: map[Type][]map[string]*Resource{}, drains: map[string]time.Time{}}
 		e.memories[k] = m
 	}
 	m.mu.Lock()
@@ -163,6 +163,41 @@ type Memory struct {
 	accepted map[Type]map[string]*Resource
 	parked   map[content]model.Parked
 	unheard  map[Type][]map[string]*Resource // state of the world: sets that no answer came for yet
+	drains   map[string]time.Time            // clusters that nothing names any more, while connections may use them
+	drainAll time.Time                       // the same of every cluster: a listener was removed whose routes are not known
+}
+
+// drain keeps the clusters that are named no more until a time.
+func (m *Memory) drain(named, still []string, until time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range named {
+		if !slices.Contains(still, c) {
+			m.drains[c] = until
+		}
+	}
+}
+
+// drainEverything keeps every cluster until a time.
+func (m *Memory) drainEverything(until time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drainAll = until
+}
+
+// drainsUntil is when the last connection to a cluster ends; one that is over is
+// forgotten.
+func (m *Memory) drainsUntil(cluster string, now time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	until := m.drains[cluster]
+	if !now.Before(until) {
+		delete(m.drains, cluster)
+	}
+	if m.drainAll.After(until) {
+		return m.drainAll
+	}
+	return until
 }
 
 // setOpen keeps what was sent and is not answered: should the stream break, the

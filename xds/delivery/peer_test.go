@@ -263,6 +263,20 @@ func sayOne(r Response) string {
 	return fmt.Sprintf("%s%v", r.Type.Short(), in)
 }
 
+// wantWaiting wants what is held back: type, name, and how the reason begins.
+func (p *peer) wantWaiting(want ...string) {
+	p.t.Helper()
+	var got []string
+	for _, d := range p.s.Deliveries() {
+		for _, w := range d.Waiting {
+			got = append(got, d.Type+" "+w.Name+" "+w.Why)
+		}
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		p.t.Errorf("waiting %q, want %q", got, want)
+	}
+}
+
 func (p *peer) want(rs []Response, want string) {
 	p.t.Helper()
 	if got := say(rs); got != want {

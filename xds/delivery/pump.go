@@ -154,7 +154,6 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 		return nil, true, time.Time{}
 	case r == nil && st.typ == RouteTables:
 		// The connections of a listener that drains still route by it.
-		delete(st.waits, name)
 		_, holds := st.has[name]
 		return nil, holds, time.Time{}
 	case r == nil:
@@ -303,14 +302,9 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 			return true, time.Time{}
 		}
 	}
-	until := s.drainUntil[name]
-	if s.drainAll.After(until) {
-		until = s.drainAll
-	}
-	if now.Before(until) {
+	if until := s.memory.drainsUntil(name, now); now.Before(until) {
 		return true, until
 	}
-	delete(s.drainUntil, name)
 	return false, time.Time{}
 }
 
@@ -345,19 +339,10 @@ func (s *Session) listenerGone(name string, own *Resource, now time.Time) {
 		}
 	}
 	if reached == nil {
-		s.drainAll = now.Add(s.client.Drain)
+		s.memory.drainEverything(now.Add(s.client.Drain))
 		return
 	}
-	s.drains(reached.Clusters, nil, now)
-}
-
-// drains keeps the clusters that are named no more for as long as a listener drains.
-func (s *Session) drains(named, still []string, now time.Time) {
-	for _, c := range named {
-		if !slices.Contains(still, c) {
-			s.drainUntil[c] = now.Add(s.client.Drain)
-		}
-	}
+	s.memory.drain(reached.Clusters, nil, now.Add(s.client.Drain))
 }
 
 // retryAddresses gives listeners another try that were refused for an address
@@ -434,7 +419,7 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: slices.Sorted(maps.Keys(c.remove))}
 	for name, r := range c.send {
 		if had := st.has[name].res; had != nil && st.typ == Listeners {
-			s.drains(had.Clusters, r.Clusters, now) // connections that it passed on
+			s.memory.drain(had.Clusters, r.Clusters, now.Add(s.client.Drain)) // connections that it passed on
 		}
 		st.has[name] = held{r.Version, r}
 		delete(st.acked, name)

@@ -72,11 +72,6 @@ type Session struct {
 	types map[Type]*state
 	nonce uint64
 	start time.Time
-
-	// drainUntil holds clusters that only a removed listener reached.
-	drainUntil map[string]time.Time
-	// drainAll is set when a listener was removed whose routes are not known.
-	drainAll time.Time
 }
 
 // held is what the proxy has of a name: res is nil where only the version is
@@ -159,7 +154,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 	}
 	s := &Session{
 		cfg: cfg, engine: e, memory: m, emit: emit, client: client, table: t, start: now,
-		types: map[Type]*state{}, drainUntil: map[string]time.Time{},
+		types: map[Type]*state{},
 	}
 	for _, t := range Types {
 		s.types[t] = &state{
@@ -182,6 +177,11 @@ func (s *Session) Close(now time.Time) {
 // SetTable takes up a newer table.
 func (s *Session) SetTable(t *Table) {
 	for _, st := range s.types {
+		for name := range st.waits {
+			if t.get(st.typ, name) == nil {
+				delete(st.waits, name) // it was taken back before it went out
+			}
+		}
 		st.dirty = true
 		st.groups = nil
 		st.stuck = st.stuck && maps.Equal(s.table.Resources[st.typ], t.Resources[st.typ])
@@ -331,7 +331,9 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 	if first {
 		for name, version := range r.Initial {
 			h := held{version: version}
-			if last := s.memory.last(st.typ, name); last != nil && last.Version == version {
+			last := s.memory.last(st.typ, name)
+			known := last != nil
+			if last != nil && last.Version == version {
 				h.res = last
 			} else {
 				s.memory.forget(st.typ, name) // it took another form meanwhile
@@ -341,8 +343,10 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 				s.memory.accept(now) // to present it is to have accepted it
 			}
 			st.has[name], st.acked[name], st.some[name] = h, true, true
-			if st.typ == RouteTables && s.table.get(RouteTables, name) == nil {
-				s.drainAll = s.start.Add(s.client.Drain) // its listener is gone and still drains
+			if s.table.get(st.typ, name) == nil && (st.typ == RouteTables || st.typ == Clusters && !known) {
+				// A listener that is gone may still drain: that of these routes, or one that
+				// led to this cluster before anything was remembered.
+				s.memory.drainEverything(s.start.Add(s.client.Drain))
 			}
 		}
 		st.fresh = len(r.Initial) == 0

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"strings"
 	"testing"
 	"time"
 )
@@ -56,15 +55,7 @@ func TestListenerToUnserved(t *testing.T) {
 		p.update(to)
 		p.now = p.now.Add(time100)
 		p.silent()
-		var waiting []string
-		for _, d := range p.s.Deliveries() {
-			for _, w := range d.Waiting {
-				waiting = append(waiting, d.Type+" "+w.Name+" "+w.Why)
-			}
-		}
-		if len(waiting) != 1 || !strings.HasPrefix(waiting[0], "listeners db cluster nobody") {
-			t.Errorf("waiting %q", waiting)
-		}
+		p.wantWaiting("listeners db cluster nobody")
 		p.wantHolds(Listeners, "db=1")
 		p.wantHolds(Clusters, "a=1")
 	})
@@ -84,5 +75,60 @@ func TestListenerGoneDrains(t *testing.T) {
 		p.now = p.now.Add(time.Second)
 		p.settle()
 		p.wantHolds(Clusters)
+	})
+}
+
+// A stream that breaks while connections drain takes nothing from them: what they use
+// stays for as long as it would have, and where the control plane remembers nobody,
+// for as long as any listener may drain.
+func TestReconnectWhileDraining(t *testing.T) {
+	drained := func(t *testing.T, p *peer, left time.Duration) {
+		t.Helper()
+		p.start()
+		p.settle()
+		p.wantHolds(Clusters, "a=1")
+		p.now = p.now.Add(left - time.Second)
+		p.settle()
+		p.wantHolds(Clusters, "a=1")
+		p.now = p.now.Add(time.Second)
+		p.settle()
+		p.wantHolds(Clusters)
+	}
+	gone := func(t *testing.T, p *peer) {
+		t.Helper()
+		p.table = table(db()...)
+		p.start()
+		p.update(table())
+		p.settle()
+		p.wantHolds(Listeners)
+		p.now = p.now.Add(time100)
+	}
+	t.Run("remembered", func(t *testing.T) {
+		both(t, func(t *testing.T, p *peer) {
+			gone(t, p)
+			drained(t, p, defaultDrainTime-time100)
+		})
+	})
+	t.Run("after a restart", func(t *testing.T) {
+		p := newPeer(t, true) // a set that is not known is left alone in any case
+		gone(t, p)
+		p.s.Close(p.now)
+		p.s, p.engine = nil, NewEngine()
+		drained(t, p, defaultDrainTime)
+	})
+}
+
+// A listener that waits for a cluster and is taken back before it was sent waits no
+// more.
+func TestListenerTakenBack(t *testing.T) {
+	both(t, func(t *testing.T, p *peer) {
+		p.table = table(db()...)
+		p.start()
+		p.update(table(with(db(), cluster("b", "1"), assignment("b@1", "1"), passes("more", "1", "127.0.0.1:5433", "b"))...))
+		p.pump()
+		p.wantWaiting("listeners more")
+		p.update(table(db()...))
+		p.settle()
+		p.wantWaiting()
 	})
 }

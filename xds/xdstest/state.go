@@ -20,7 +20,8 @@ type state struct {
 	violate  func(string)
 	kinds    map[string]*kind
 	clusters map[string]*cluster
-	warm     bool // the first clusters were answered, on whatever stream: listeners are asked for
+	drains   map[string]time.Time // until when connections may use a cluster that nothing names any more
+	warm     bool                 // the first clusters were answered, on whatever stream: listeners are asked for
 }
 
 // kind is one type.
@@ -122,7 +123,7 @@ func (s *state) receive(r response, now time.Time) []request {
 	case Assignments:
 		return s.takeAssignments(r)
 	case Listeners:
-		return s.takeListeners(r)
+		return s.takeListeners(r, now)
 	case RouteTables:
 		return s.takeRoutes(r)
 	}
@@ -203,10 +204,11 @@ func (s *state) takeClusters(r response, now time.Time) (out []request) {
 		if c == nil {
 			continue
 		}
-		for table, routes := range s.kinds[RouteTables].held {
-			if slices.Contains(routes.refers, name) {
-				s.violate(fmt.Sprintf("cluster %s went while route table %s names it", name, table))
-			}
+		for _, by := range s.namedBy(name) {
+			s.violate(fmt.Sprintf("cluster %s went while %s names it", name, by))
+		}
+		if now.Before(s.drains[name]) {
+			s.violate(fmt.Sprintf("cluster %s went while connections that a listener passed on drain", name))
 		}
 		for _, f := range []*form{c.active, c.warming} {
 			if f != nil {
@@ -318,10 +320,38 @@ func (s *state) judge() {
 		if c.active == nil || s.kinds[Assignments].has(c.active.assignment) {
 			continue
 		}
-		for table, routes := range s.kinds[RouteTables].held {
-			if slices.Contains(routes.refers, name) {
-				s.violate(fmt.Sprintf("cluster %s is served without its assignment %s while route table %s names it", name, c.active.assignment, table))
+		for _, by := range s.namedBy(name) {
+			s.violate(fmt.Sprintf("cluster %s is served without its assignment %s while %s names it", name, c.active.assignment, by))
+		}
+	}
+}
+
+// namedBy lists what leads to a cluster.
+func (s *state) namedBy(cluster string) (out []string) {
+	for typ, what := range map[string]string{RouteTables: "route table ", Listeners: "listener "} {
+		for name, x := range s.kinds[typ].held {
+			if slices.Contains(x.leads, cluster) {
+				out = append(out, what+name)
 			}
+		}
+	}
+	return out
+}
+
+// leads judges what newly leads to clusters that are not there.
+func (s *state) leads(what string, before, x resource) {
+	for _, name := range x.leads {
+		if c := s.clusters[name]; (c == nil || c.active == nil) && !slices.Contains(before.leads, name) {
+			s.violate(fmt.Sprintf("%s %s newly names cluster %s, which is not there", what, x.name, name))
+		}
+	}
+}
+
+// drain notes that a listener leads somewhere else: what it passed on lasts.
+func (s *state) drain(before, x resource, now time.Time) {
+	for _, name := range before.leads {
+		if !slices.Contains(x.leads, name) {
+			s.drains[name] = now.Add(drainTime)
 		}
 	}
 }
@@ -356,7 +386,7 @@ func (s *state) giveUp(now time.Time) []request {
 	return append(s.subscribe(Assignments, nil, s.unneeded(leave), false), s.settle()...)
 }
 
-func (s *state) takeListeners(r response) (out []request) {
+func (s *state) takeListeners(r response, now time.Time) (out []request) {
 	k := s.kinds[Listeners]
 	var refused []string
 	for _, x := range r.resources {
@@ -364,9 +394,12 @@ func (s *state) takeListeners(r response) (out []request) {
 			refused = append(refused, x.name+": "+why)
 			continue
 		}
+		s.leads("listener", k.held[x.name], x)
+		s.drain(k.held[x.name], x, now)
 		k.held[x.name] = x
 	}
 	for _, name := range s.gone(k, r) {
+		s.drain(k.held[name], resource{}, now)
 		delete(k.held, name)
 	}
 	needed := map[string]bool{}
@@ -395,12 +428,7 @@ func (s *state) takeRoutes(r response) []request {
 		if !k.names[x.name] {
 			continue
 		}
-		before := k.held[x.name].refers
-		for _, name := range x.refers {
-			if c := s.clusters[name]; (c == nil || c.active == nil) && !slices.Contains(before, name) {
-				s.violate(fmt.Sprintf("route table %s newly names cluster %s, which is not there", x.name, name))
-			}
-		}
+		s.leads("route table", k.held[x.name], x)
 		k.held[x.name] = x
 	}
 	for _, name := range r.removed {

@@ -9,6 +9,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
@@ -55,7 +56,8 @@ type resource struct {
 	name, version string // version is the server's, delta only
 	content       string
 	body          proto.Message
-	refers        []string // cluster: its assignment; listener: its route table; routes: clusters
+	refers        []string // cluster: its assignment; listener: its route table
+	leads         []string // routes, and a listener that passes connections on: clusters
 	endpoints     []string // assignment: addresses
 }
 
@@ -163,22 +165,30 @@ func read(a *anypb.Any) (resource, error) {
 					}
 					r.refers = append(r.refers, hcm.GetRds().GetRouteConfigName())
 				}
+				tcp := &tcpv3.TcpProxy{}
+				if f.GetTypedConfig().MessageIs(tcp) {
+					if err := proto.Unmarshal(f.GetTypedConfig().GetValue(), tcp); err != nil {
+						return r, err
+					}
+					r.leads = append(r.leads, tcp.GetCluster())
+					for _, c := range tcp.GetWeightedClusters().GetClusters() {
+						r.leads = append(r.leads, c.Name)
+					}
+				}
 			}
 		}
 	case *routev3.RouteConfiguration:
 		r.name = x.Name
 		for _, v := range x.VirtualHosts {
 			for _, route := range v.Routes {
-				if c := route.GetRoute().GetCluster(); c != "" {
-					r.refers = append(r.refers, c)
-				}
+				r.leads = append(r.leads, route.GetRoute().GetCluster())
 				for _, c := range route.GetRoute().GetWeightedClusters().GetClusters() {
-					r.refers = append(r.refers, c.Name)
+					r.leads = append(r.leads, c.Name)
 				}
 			}
 		}
-		slices.Sort(r.refers)
-		r.refers = slices.Compact(r.refers)
 	}
+	slices.Sort(r.leads)
+	r.leads = slices.DeleteFunc(slices.Compact(r.leads), func(name string) bool { return name == "" })
 	return r, nil
 }

@@ -84,7 +84,7 @@ func New(cfg Config) *Envoy {
 	}
 	e := &Envoy{cfg: cfg, changed: make(chan struct{}), gate: make(chan struct{})}
 	close(e.gate)
-	e.state = &state{sotw: cfg.SotW, refuse: cfg.Refuse, kinds: map[string]*kind{}, clusters: map[string]*cluster{}, violate: e.violate}
+	e.state = &state{sotw: cfg.SotW, refuse: cfg.Refuse, kinds: map[string]*kind{}, clusters: map[string]*cluster{}, drains: map[string]time.Time{}, violate: e.violate}
 	for _, typ := range []string{Clusters, Assignments, Listeners, RouteTables} {
 		e.state.kinds[typ] = &kind{typ: typ, names: map[string]bool{}, held: map[string]resource{}}
 	}
@@ -128,6 +128,10 @@ func (e *Envoy) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 	}
 	return err
 }
+
+// drainTime is how long a listener's connections outlive a change of it: Envoy's
+// --drain-time-s.
+const drainTime = 600 * time.Second
 
 // fetchTimeout ends the warming of a cluster whose assignment was not answered, as
 // our bootstrap and clusters have it.
@@ -246,8 +250,9 @@ func (e *Envoy) Frames() []Frame {
 	return slices.Clone(e.frames)
 }
 
-// Violations are what would have cost requests: a route to a cluster that is not
-// there, a cluster that goes, or loses everybody by warming, while a route names it.
+// Violations are what would have cost requests or connections: a route, or a listener
+// that passes connections on, to a cluster that is not there; a cluster that goes, or
+// loses everybody by warming, while one of them names it, or while connections drain.
 func (e *Envoy) Violations() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -282,7 +287,7 @@ func (e *Envoy) View() View {
 	slices.Sort(v.Warming)
 	v.Listeners = slices.Sorted(maps.Keys(e.state.kinds[Listeners].held))
 	for name, r := range e.state.kinds[RouteTables].held {
-		v.Routes[name] = r.refers
+		v.Routes[name] = r.leads
 	}
 	return v
 }
