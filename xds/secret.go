@@ -149,5 +149,15 @@ func (p *Publisher) Validate(before, after *spec.Spec) (faults, warnings spec.Fa
 			}
 		}
 	}
+	p.mu.Lock()
+	keys := p.imports.Keys
+	p.mu.Unlock()
+	hidden := before.HiddenServices(keys)
+	for name, k := range after.HiddenServices(keys) {
+		if _, already := hidden[name]; !already {
+			faults = append(faults, after.Document(spec.KindUpstream, name).Fault("name", fmt.Sprintf(
+				"an inbound listener leads here, so that no autoRoutes do; %s is reached by this name: give the application's upstream another, as %s-app", k, name)))
+		}
+	}
 	return faults, warnings
 }

@@ -42,6 +42,9 @@ func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec, stays func(mod
 		}
 		by[name] = append(by[name], k)
 	}
+	for name, k := range s.HiddenServices(keys) {
+		problem(k, "Upstream/%s is the application beside its proxies, which no autoRoutes lead to; give that another name, as %s-app", name, name)
+	}
 	for name, same := range by {
 		switch {
 		case s.docs[Ref{KindUpstream, name}] != nil:

@@ -111,3 +111,52 @@ func TestWithImports(t *testing.T) {
 		t.Errorf("both is %+v", u)
 	}
 }
+
+// A service whose name an application beside its proxies has is told: no caller
+// reaches it. An inbound listener that no group has hides nothing.
+func TestHiddenServices(t *testing.T) {
+	const documents = `
+kind: Upstream
+name: catalog
+spec: {endpoints: [{address: "127.0.0.1:8080"}]}
+---
+kind: Route
+name: in
+spec: {hosts: ["*"], rules: [{to: [{upstream: catalog}]}]}
+---
+kind: Listener
+name: in
+spec: {address: "0.0.0.0:10080", inbound: true, routes: [in]}
+---
+kind: Listener
+name: out
+spec: {address: "127.0.0.1:15001", autoRoutes: {domain: svc.local}}
+---
+kind: Group
+name: catalog
+spec: {listeners: [LISTENERS]}
+`
+	keys := []model.ServiceKey{{Source: "consul", Name: "catalog"}, {Source: "consul", Name: "web"}}
+	for listeners, want := range map[string]string{
+		"in, out": "web; consul/catalog: cannot be imported: Upstream/catalog is the application beside its proxies",
+		"out":     "catalog web; ",
+	} {
+		docs, faults := spec.Parse("a", []byte(strings.Replace(documents, "LISTENERS", listeners, 1)))
+		if err := faults.Err(); err != nil {
+			t.Fatal(err)
+		}
+		s, _, linked := spec.New(1, docs)
+		if err := linked.Err(); err != nil {
+			t.Fatal(err)
+		}
+		with, problems := s.WithImports(keys, nil, nil)
+		out, _ := with.Listener("out")
+		got := strings.Join(with.AutoRouted(out), " ") + "; "
+		for _, p := range problems {
+			got += p.String()
+		}
+		if !strings.HasPrefix(got, want) || want[len(want)-1] == ' ' && got != want {
+			t.Errorf("%s: %s\nwant %s", listeners, got, want)
+		}
+	}
+}

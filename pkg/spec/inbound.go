@@ -1,17 +1,41 @@
 package spec
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
 
-// applications are the upstreams that inbound listeners lead to: the application
-// beside each proxy. On another machine its address is something else, so that
-// nothing leads there by itself.
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// applications are the upstreams that inbound listeners of a group lead to: the
+// application beside each proxy. On another machine its address is something else, so
+// that nothing leads there by itself.
 func (s *Spec) applications() map[string]bool {
 	out := map[string]bool{}
 	for _, d := range s.docs {
-		if l, ok := d.Body.(*Listener); ok && l.Inbound {
-			for _, name := range s.leadsTo(l) {
-				out[name] = true
+		g, ok := d.Body.(*Group)
+		if !ok {
+			continue
+		}
+		for _, name := range g.Listeners {
+			if l, ok := s.Listener(name); ok && l.Inbound {
+				for _, upstream := range s.leadsTo(l) {
+					out[upstream] = true
+				}
 			}
+		}
+	}
+	return out
+}
+
+// HiddenServices are services that a source imports, by the upstream of their name
+// that is an application beside its proxies: no caller would reach them by that name.
+func (s *Spec) HiddenServices(keys []model.ServiceKey) map[string]model.ServiceKey {
+	applications := s.applications()
+	out := map[string]model.ServiceKey{}
+	for _, k := range keys {
+		if name, err := Escape(k.Name); err == nil && applications[name] {
+			out[name] = k
 		}
 	}
 	return out
@@ -20,7 +44,9 @@ func (s *Spec) applications() map[string]bool {
 // inbound wants what an inbound listener leads to on loopback: one document is sent
 // to each proxy of a group, and no other address is beside all of them.
 func (l *linker) inbound(d *Document, li *Listener) {
-	for _, name := range l.spec.leadsTo(li) {
+	names := l.spec.leadsTo(li)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		u, ok := l.spec.Upstream(name)
 		if !ok {
 			continue // said already

@@ -13,7 +13,7 @@ type Listener struct {
 	AutoRoutes        *AutoRoutes  `json:"autoRoutes,omitempty" doc:"A host for each upstream that is declared or imported, in place of routes."`
 	TCP               *TCP         `json:"tcp,omitempty" doc:"Connections are passed on as they are, after TLS where that is written."`
 	GRPC              bool         `json:"grpc,omitempty" doc:"The routes are for programs that are xDS clients themselves (gRPC's own): each host of them is a target, xds:///HOST. Without an address; no Envoy is sent it."`
-	Inbound           bool         `json:"inbound,omitempty" doc:"Of a sidecar: it leads to the application beside the proxy, whose endpoints are on loopback, and which no autoRoutes lead to. Envoy drains it apart (/drain_listeners?inboundonly), while the application still calls others."`
+	Inbound           bool         `json:"inbound,omitempty" doc:"Of a sidecar: it leads to the application beside the proxy, whose endpoints are on loopback. No autoRoutes lead to that upstream: its name must not be the service's. Envoy drains it apart (/drain_listeners?inboundonly), while the application still calls others."`
 	HTTP2             HTTP2        `json:"http2,omitempty" doc:"HTTP/2 with clients."`
 	AccessLog         AccessLog    `json:"accessLog,omitempty" doc:"One JSON line for each request, with response flags and details."`
 	IdleTimeout       Duration     `json:"idleTimeout,omitempty" default:"1h" doc:"A client's connection without a request, or of tcp without a byte, is closed after this; 0s is never."`

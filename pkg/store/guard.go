@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -68,8 +69,15 @@ func backups(dir string) []string {
 	return names
 }
 
-// backup copies a verified file aside and drops the oldest copies.
+// backup copies a verified file aside and drops the oldest copies. One that the newest
+// copy has already is not copied again: a program that is refused and started over and
+// over would push out what its operator needs.
 func backup(dir, path string, now time.Time) error {
+	if all := backups(dir); len(all) > 0 {
+		if same, err := sameContent(path, all[len(all)-1]); err != nil || same {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "backups"), 0o700); err != nil {
 		return err
 	}
@@ -84,13 +92,30 @@ func backup(dir, path string, now time.Time) error {
 	if err := os.Rename(to+".part", to); err != nil {
 		return err
 	}
-	all := backups(dir)
-	for _, old := range all[:max(0, len(all)-backupsKept)] {
+	all := slices.DeleteFunc(backups(dir), func(f string) bool { return f == to }) // a clock may run backwards
+	for _, old := range all[:max(0, len(all)+1-backupsKept)] {
 		if err := os.Remove(old); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func sameContent(a, b string) (bool, error) {
+	var sums [2][sha256.Size]byte
+	for i, path := range []string{a, b} {
+		f, err := os.Open(path)
+		if err != nil {
+			return false, err
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return false, err
+		}
+		h.Sum(sums[i][:0])
+	}
+	return sums[0] == sums[1], nil
 }
 
 func copyFile(from, to string) error {

@@ -95,14 +95,14 @@ func (s *Store) kept(all []Revision) map[uint64]bool {
 	return out
 }
 
-// fold is the last of several revisions as if it had made the changes of all.
+// fold is the last of several revisions as if it had made the changes of all; of which
+// kind it is, and counted as, stays its own.
 func fold(rs []Revision) Revision {
 	out := rs[len(rs)-1]
 	type ref struct{ kind, name string }
 	at := map[ref]int{}
 	var changes []Change
 	for _, r := range rs {
-		out.Spec = out.Spec || r.Spec
 		for _, c := range r.Changes {
 			k := ref{string(c.Kind), c.Name}
 			if i, ok := at[k]; ok {

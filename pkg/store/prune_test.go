@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,7 +30,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 		was := map[uint64]map[spec.Ref]string{} // what each revision was
-		specs := map[uint64]bool{}
+		specs, times := map[uint64]bool{}, map[uint64]time.Time{}
 		apply := func() {
 			text := fmt.Sprintf("kind: Service\nname: s%d\nspec: {endpoints: [{address: '10.0.0.1:%d'}]}\n", r.IntN(3), 1+r.IntN(60000))
 			switch r.IntN(4) {
@@ -53,7 +55,7 @@ func TestPrune(t *testing.T) {
 				at[d.Ref] = d.Hash()
 			}
 			was[out.Revision] = at
-			specs[out.Revision] = s.State().Spec.Revision == out.Revision
+			specs[out.Revision], times[out.Revision] = s.State().Spec.Revision == out.Revision, now
 		}
 		check := func() {
 			t.Helper()
@@ -76,6 +78,13 @@ func TestPrune(t *testing.T) {
 			}
 			if count[true] > 5 || count[false] > 5 { // the present one besides
 				t.Errorf("seed %d: %d and %d are kept", seed, count[true], count[false])
+			}
+			due := map[bool]int{}
+			for _, n := range slices.Backward(slices.Sorted(maps.Keys(specs))) {
+				due[specs[n]]++
+				if keep := s.cfg.History; due[specs[n]] <= keep.Keep && times[n].After(now.Add(-keep.MaxAge)) && !kept[n] {
+					t.Errorf("seed %d: revision %d is among the newest %d of its kind, and was cut out", seed, n, keep.Keep)
+				}
 			}
 			for n, want := range was {
 				got, err := s.At(n)

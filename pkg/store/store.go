@@ -134,7 +134,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 func (s *Store) open(ctx context.Context) error {
 	path := filepath.Join(s.cfg.Dir, FileName)
-	if _, err := os.Stat(path); err == nil {
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		if kept := backups(s.cfg.Dir); len(kept) > 0 {
+			last := kept[len(kept)-1]
+			return fmt.Errorf("the store %s is gone, and %s has copies of it: to go on from the newest: cp %s %s; to begin with nothing move the folder backups away", path, filepath.Join(s.cfg.Dir, "backups"), last, path)
+		}
+	case err != nil:
+		return fmt.Errorf("open store: %w", err)
+	default:
 		var verdict *DamagedError
 		switch err := s.cfg.Verify(ctx, path); {
 		case errors.As(err, &verdict):

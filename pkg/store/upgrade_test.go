@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -120,6 +121,9 @@ func TestDowngrade(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir, before := layout1(t)
 			path := filepath.Join(dir, FileName)
+			if err := backup(dir, path, time.Unix(0, 0)); err != nil {
+				t.Fatal(err)
+			}
 			db, err := bolt.Open(path, 0o600, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -132,7 +136,15 @@ func TestDowngrade(t *testing.T) {
 			if err != nil || bytes.Equal(written, before) {
 				t.Fatal("nothing newer was written", err)
 			}
-			if _, err := Open(t.Context(), config(dir)); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+			for range backupsKept + 1 { // as whoever starts it over and over
+				_, err = Open(t.Context(), config(dir))
+			}
+			if kept := backups(dir); len(kept) != 2 {
+				t.Errorf("%v are kept, want the one from before and one of what is refused", kept)
+			} else if aside, err := os.ReadFile(kept[0]); err != nil || !bytes.Equal(aside, before) {
+				t.Errorf("the copy from before was pushed out (%v)", err)
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("%v\nwant %s", err, c.want)
 			}
 			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, written) {
@@ -146,5 +158,27 @@ func TestDowngrade(t *testing.T) {
 				t.Errorf("revision %d", s.State().Revision)
 			}
 		})
+	}
+}
+
+// TestGone: a store that is gone while there are copies of it is not begun anew, over
+// and over, until the copies are gone too.
+func TestGone(t *testing.T) {
+	dir, _ := layout1(t)
+	path := filepath.Join(dir, FileName)
+	_ = open(t, dir).Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for range backupsKept + 1 {
+		if _, err := Open(t.Context(), config(dir)); err == nil || !strings.Contains(err.Error(), "cp "+backups(dir)[0]+" "+path) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := copyFile(backups(dir)[0], path); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, dir); s.State().Revision != 3 {
+		t.Errorf("revision %d", s.State().Revision)
 	}
 }
