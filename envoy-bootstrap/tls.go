@@ -117,8 +117,8 @@ func (t *TLS) secret(name string) *tlsv3.SdsSecretConfig {
 
 func altName(name string) *tlsv3.SubjectAltNameMatcher {
 	kind := tlsv3.SubjectAltNameMatcher_DNS
-	if _, err := netip.ParseAddr(name); err == nil {
-		kind = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	if ip, err := netip.ParseAddr(name); err == nil {
+		kind, name = tlsv3.SubjectAltNameMatcher_IP_ADDRESS, ip.String() // Envoy compares texts
 	}
 	return &tlsv3.SubjectAltNameMatcher{SanType: kind, Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name}}}
 }

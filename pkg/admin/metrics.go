@@ -24,7 +24,7 @@ var (
 	statesDesc    = describes("upstreams", "Upstreams by state.", "state")
 	heldDesc      = describes("upstreams_held", "Upstreams that are not served in their newest form, because their service has not answered yet.")
 	problemsDesc  = describes("problems", "Records and names that cannot be used.")
-	endpointsDesc = describes("upstream_endpoints", "Endpoints of an upstream by the health that their source reports.", "upstream", "health")
+	endpointsDesc = describes("upstream_endpoints", "Endpoints of an upstream by the health that their source reports; none where it never said.", "upstream", "health")
 	refusedDesc   = describes("refused_streams", "Streams that were refused in the last ten minutes.")
 	freshDesc     = describes("source_fresh", "1 while a source answers; else what it said last is used.", "source", "datacenter")
 	servicesDesc  = describes("source_services", "Services of a source that are watched.", "source", "datacenter")
@@ -46,6 +46,9 @@ func (m Metrics) Collect(to chan<- prometheus.Metric) {
 	states := map[health.State]int{}
 	for _, u := range m.cfg.Publisher.Health() {
 		states[u.State]++
+		if u.State == health.Unknown {
+			continue // nobody knows: that is not nobody
+		}
 		gauge(endpointsDesc, u.Counts.Healthy, u.Name, "healthy")
 		gauge(endpointsDesc, u.Counts.Unhealthy, u.Name, "unhealthy")
 		gauge(endpointsDesc, u.Counts.Draining, u.Name, "draining")

@@ -134,7 +134,10 @@ func parse(path string, text []byte) ([]*x509.Certificate, error) {
 		}
 		out = append(out, c)
 	}
-	if len(out) == 0 {
+	switch begun := bytes.Count(text, []byte("-----BEGIN ")); {
+	case begun != len(out):
+		return nil, fmt.Errorf("%s has %d blocks, of which %d are whole; it is cut short or damaged", path, begun, len(out))
+	case begun == 0:
 		return nil, fmt.Errorf("%s has no certificate in PEM form in it", path)
 	}
 	return out, nil

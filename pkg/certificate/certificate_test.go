@@ -1,7 +1,9 @@
 package certificate_test
 
 import (
+	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,8 @@ func TestLastGoodStays(t *testing.T) {
 	for what, spoil := range map[string]func(){
 		"gone":               func() { _ = os.Remove(ref.Cert) },
 		"cut short":          func() { s.write(ref.Cert, cert[:len(cert)/2]) },
+		"the second cut":     func() { s.write(ref.Cert, slices.Concat(cert, cert[:len(cert)/2])) },
+		"the second damaged": func() { s.write(ref.Cert, slices.Concat(cert, bytes.Replace(cert, []byte("M"), []byte("#"), 1))) },
 		"empty":              func() { s.write(ref.Cert, nil) },
 		"of another key":     func() { s.write(ref.Key, otherKey) },
 		"a key for a chain":  func() { s.write(ref.Cert, otherKey) },
@@ -128,6 +132,9 @@ func TestMissing(t *testing.T) {
 		t.Error("nobody wants it")
 	}
 	s.store.Want("Listener/edge", ref)
+	if got := s.told(); got != "certificate.failed late.pem" {
+		t.Errorf("told %q", got)
+	}
 	if _, err := s.store.Get(ref); err == nil || !strings.Contains(err.Error(), "late.pem") {
 		t.Errorf("missing: %v", err)
 	}
@@ -185,6 +192,25 @@ func TestExpiry(t *testing.T) {
 	s.told()
 	if b, err := s.store.Get(certificate.Ref{Cert: s.authority.CA()}); err != nil || len(b.Certificates) != 2 || b.Pool() == nil {
 		t.Errorf("two authorities: %v", err)
+	}
+}
+
+// One that is not valid yet is told: peers refuse it.
+func TestEarly(t *testing.T) {
+	s := newShelf(t)
+	s.now = s.now.Add(-48 * time.Hour)
+	s.store.Want("Listener/edge", s.issue("web", 100*24*time.Hour))
+	s.store.Reload()
+	if got := s.told(); got != "certificate.failed web.pem" {
+		t.Errorf("told %q", got)
+	}
+	if c := s.store.List()[0]; c.State != model.CertificateEarly {
+		t.Errorf("listed as %+v", c)
+	}
+	s.now = s.now.Add(48 * time.Hour)
+	s.store.Reload()
+	if c := s.store.List()[0]; c.State != model.CertificateValid {
+		t.Errorf("two days later %+v", c)
 	}
 }
 

@@ -81,6 +81,9 @@ func (s *Store) Want(user string, refs ...Ref) {
 		set[r] = true
 		if k := fresh[r]; k != nil && s.kept[r] == nil {
 			s.kept[r] = k
+			if k.fault != nil {
+				s.tell(r, k, model.EventCertificateFailed, k.fault.Error())
+			}
 			s.judge(r, k)
 		}
 	}
@@ -190,13 +193,17 @@ func (s *Store) take(r Ref, k *kept, b *Bundle, err error) (moved bool) {
 	return moved
 }
 
-// judge tells once that a certificate ends soon, or ended.
+// judge tells once that a certificate ends soon, or ended, or has not begun.
 func (s *Store) judge(r Ref, k *kept) {
 	state := s.state(k)
-	if state == k.told || state != model.CertificateExpiring && state != model.CertificateExpired {
+	if state == k.told || state == model.CertificateValid || state == model.CertificateMissing {
 		return
 	}
 	k.told = state
+	if state == model.CertificateEarly {
+		s.tell(r, k, model.EventCertificateFailed, "not valid before "+k.good.shown().NotBefore.UTC().Format(time.RFC3339)+"; nobody accepts it until then")
+		return
+	}
 	s.tell(r, k, model.EventCertificateExpiring, fmt.Sprintf("%s: valid until %s", state, k.good.shown().NotAfter.UTC().Format(time.RFC3339)))
 }
 
@@ -215,6 +222,8 @@ func (s *Store) state(k *kept) model.CertificateState {
 	}
 	now, c := s.cfg.Now(), k.good.shown()
 	switch {
+	case now.Before(c.NotBefore):
+		return model.CertificateEarly
 	case now.After(c.NotAfter):
 		return model.CertificateExpired
 	case expiring(c, now):

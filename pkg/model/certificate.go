@@ -26,6 +26,7 @@ type CertificateState string
 const (
 	CertificateValid    CertificateState = "valid"
 	CertificateExpiring CertificateState = "expiring"
+	CertificateEarly    CertificateState = "early" // it is not valid yet
 	CertificateExpired  CertificateState = "expired"
 	CertificateMissing  CertificateState = "missing"
 )

@@ -92,6 +92,17 @@ func (s *Store) changeOverrides(change func(*bolt.Bucket) error) error {
 	return nil
 }
 
+// withoutOverride takes one out of force that could not be taken off the disk.
+func (s *Store) withoutOverride(o model.Override) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.overrides, o); i >= 0 {
+		s.overrides = slices.Delete(slices.Clone(s.overrides), i, i+1)
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
+
 // ExpireOverrides ends overrides when their time is over, until ctx ends. ended is
 // told of each.
 func (s *Store) ExpireOverrides(ctx context.Context, ended func(model.Override)) error {
@@ -105,7 +116,8 @@ func (s *Store) ExpireOverrides(ctx context.Context, ended func(model.Override))
 				switch {
 				case err == nil:
 					ended(o)
-				case !errors.Is(err, model.ErrNotFound):
+				case !errors.Is(err, model.ErrNotFound): // it is over all the same; the next try cleans the disk
+					s.withoutOverride(o)
 					s.cfg.Logger.Error("override not ended", "upstream", o.Upstream, "endpoint", o.Endpoint, "err", err)
 					next = s.cfg.Now().Add(5 * time.Second)
 				}

@@ -84,3 +84,29 @@ func TestOverrides(t *testing.T) {
 		t.Errorf("the renewed one: %v, %+v", err, s.Overrides())
 	}
 }
+
+// What is over is over though the disk takes no writes.
+func TestOverrideEndsWithoutDisk(t *testing.T) {
+	s := open(t, t.TempDir())
+	o := model.Override{Upstream: "web", Endpoint: "node/1", Action: model.OverrideDrain, Since: time.Now().UTC(), Until: time.Now().Add(50 * time.Millisecond).UTC()}
+	if err := s.SetOverride(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Close(); err != nil { // every write fails from now on
+		t.Fatal(err)
+	}
+	changed := s.Changed()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.ExpireOverrides(ctx, func(model.Override) {}) }()
+	select {
+	case <-changed:
+	case <-time.After(10 * time.Second):
+		t.Error("its time never came")
+	}
+	if got := s.Overrides(); len(got) != 0 {
+		t.Errorf("still %+v", got)
+	}
+	cancel()
+	<-done
+}

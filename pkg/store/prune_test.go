@@ -33,10 +33,14 @@ func TestPrune(t *testing.T) {
 		specs, times := map[uint64]bool{}, map[uint64]time.Time{}
 		apply := func() {
 			text := fmt.Sprintf("kind: Service\nname: s%d\nspec: {endpoints: [{address: '10.0.0.1:%d'}]}\n", r.IntN(3), 1+r.IntN(60000))
-			switch r.IntN(4) {
-			case 0:
+			mix := []string{"upstream", "short", "service", "service"}
+			if seed%2 == 1 {
+				mix = []string{"upstream", "upstream", "upstream", "service"}
+			}
+			switch mix[r.IntN(len(mix))] {
+			case "upstream":
 				text = fmt.Sprintf("kind: Upstream\nname: u%d\nspec: {endpoints: [], connectTimeout: %dms}\n", r.IntN(3), 1+r.IntN(60000))
-			case 1:
+			case "short":
 				text = fmt.Sprintf("kind: Upstream\nname: short\nspec: {endpoints: [{address: '10.0.0.2:%d'}]}\n", 1+r.IntN(60000))
 			}
 			edits := docs(t, text)
@@ -70,6 +74,9 @@ func TestPrune(t *testing.T) {
 			for _, x := range items {
 				kept[x.Number] = true
 				count[specs[x.Number]]++
+				if x.Spec != specs[x.Number] {
+					t.Errorf("seed %d: revision %d became one of the other kind", seed, x.Number)
+				}
 				for _, c := range x.Changes {
 					if got := was[x.Number][spec.Ref{Kind: c.Kind, Name: c.Name}]; got != c.To {
 						t.Errorf("seed %d: revision %d says that %s became %q, it is %q", seed, x.Number, c.Name, c.To, got)
