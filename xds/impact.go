@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -26,8 +27,16 @@ func Impact(before, after *spec.Spec) []model.Impact {
 	var out []model.Impact
 	for g := range groups {
 		was, is := outline(before, g), outline(after, g)
+		_, stays := after.Group(g)
 		touched := func(k outlineKey, change string) {
-			out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: change, Effect: k.effect(change), Group: g})
+			i := model.Impact{Type: k.typ.Short(), Name: k.name, Change: change, Effect: k.effect(change), Group: g}
+			switch {
+			case !stays: // its proxies are refused from now on, and keep what they have
+				i.Effect = model.EffectNone
+			case change == "changed" && is[k].nobody && !was[k].nobody:
+				i.Effect = model.EffectEmpties
+			}
+			out = append(out, i)
 		}
 		for k := range was {
 			if _, ok := is[k]; !ok {
@@ -55,18 +64,22 @@ type outlineKey struct {
 	grpc bool // for clients that are no proxies
 }
 
+// outlined is the version of a resource, and whether it is an assignment of nobody.
+type outlined struct {
+	version string
+	nobody  bool
+}
+
 // effect is what Envoy does (TestRealImpact). What is removed is used no more by
 // then, but for a listener.
 func (k outlineKey) effect(change string) model.Effect {
 	switch {
-	case change == "added":
+	case k.typ == delivery.Listeners && change == "removed":
+		return model.EffectCloses
+	case change != "changed", k.typ == delivery.Secrets: // a new connection uses it
 		return model.EffectNone
 	case k.typ == delivery.Listeners && !k.grpc:
 		return model.EffectDrains
-	case k.typ == delivery.Listeners:
-		return model.EffectRoutes
-	case change == "removed":
-		return model.EffectNone
 	case k.typ == delivery.Clusters:
 		return model.EffectRewarms
 	case k.typ == delivery.Assignments:
@@ -76,14 +89,20 @@ func (k outlineKey) effect(change string) model.Effect {
 }
 
 // outline is the version of everything that a group's documents give.
-func outline(s *spec.Spec, group string) map[outlineKey]string {
-	out := map[outlineKey]string{}
+func outline(s *spec.Spec, group string) map[outlineKey]outlined {
+	out := map[outlineKey]outlined{}
 	add := func(k outlineKey, m proto.Message, err error) {
 		if err != nil {
 			return
 		}
 		if body, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m); err == nil {
-			out[k] = delivery.VersionOf(body)
+			a, ok := m.(*endpointv3.ClusterLoadAssignment)
+			out[k] = outlined{delivery.VersionOf(body), ok && len(a.Endpoints) == 0}
+		}
+	}
+	secrets := func(all []spec.Secret) {
+		for _, x := range all {
+			out[outlineKey{typ: delivery.Secrets, name: x.Name}] = outlined{version: x.Cert + " " + x.Key}
 		}
 	}
 	local := map[model.ServiceKey]*model.Service{}
@@ -96,6 +115,7 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 			continue
 		}
 		svc := local[u.Key(name)]
+		secrets(u.Secrets(name))
 		c, err := translate.Cluster(name, u, svc, translate.MaxBand)
 		add(outlineKey{typ: delivery.Clusters, name: name}, c, err)
 		if svc != nil && !u.Hostnames() {
@@ -119,6 +139,7 @@ func outline(s *spec.Spec, group string) map[outlineKey]string {
 				add(outlineKey{delivery.Listeners, host, true}, translate.APIListener(host, name), nil)
 			}
 		} else {
+			secrets(l.Secrets(name))
 			m, err := translate.Listener(name, l)
 			add(outlineKey{typ: delivery.Listeners, name: name}, m, err)
 		}

@@ -63,6 +63,7 @@ func TestImpact(t *testing.T) {
 		{"nothing", "kind", "kind", ""},
 		{"a label", "name: api\n", "name: api\nlabels: {owner: shop}\n", ""},
 		{"an endpoint", ":10002", ":10003", "assignments web changed: endpoints"},
+		{"the endpoints", `[{address: "127.0.0.1:10001"}, {address: "127.0.0.1:10002"}]`, "[]", "assignments web changed: empties"},
 		{"an option of the upstream", "10002\"}]", "10002\"}], connectTimeout: 2s", "clusters web changed: rewarms"},
 		{
 			"what is selected", "source: consul", "source: consul, tags: [v2]",
@@ -76,9 +77,17 @@ func TestImpact(t *testing.T) {
 		{"a listener", "routes: [web]", "routes: [web], idleTimeout: 5m", "listeners edge changed: drains"},
 		{
 			"a listener less", "spec: {listeners: [edge]}", "spec: {listeners: []}",
-			"assignments web removed: none; clusters api removed: none; clusters web removed: none; listeners edge removed: drains; routes edge removed: none",
+			"assignments web removed: none; clusters api removed: none; clusters web removed: none; listeners edge removed: closes; routes edge removed: none",
 		},
-		{"another target of gRPC", "rpc.internal", "calls.internal", "listeners calls.internal added: none; listeners rpc.internal removed: routes; routes rpc changed: routes"},
+		{
+			"another certificate", "routes: [web]", "routes: [web], tls: {certificates: [{cert: a.pem, key: a-key.pem}]}",
+			"listeners edge changed: drains; secrets listener.edge.tls.certificates[0] added: none",
+		},
+		{
+			"a group less", "kind: Group\nname: edge\nspec: {listeners: [edge]}", "kind: Group\nname: other\nspec: {listeners: []}",
+			"assignments web removed: none; clusters api removed: none; clusters web removed: none; listeners edge removed: none; routes edge removed: none",
+		},
+		{"another target of gRPC", "rpc.internal", "calls.internal", "listeners calls.internal added: none; listeners rpc.internal removed: closes; routes rpc changed: routes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(impactDocuments, c.old) {

@@ -208,7 +208,7 @@ func touched(out admin.Outcome) string {
 			}
 		}
 		if len(names) > 0 {
-			text += fmt.Sprintf("\n%s %s: %s", e.is, few(names), e.says)
+			text += fmt.Sprintf("\n%s %s: %s", e.is, few(names, e.what), e.says)
 		}
 	}
 	return text
@@ -216,21 +216,23 @@ func touched(out admin.Outcome) string {
 
 // effects are what a change does, for who is about to make it.
 var effects = []struct {
-	is   model.Effect
-	says string
+	is         model.Effect
+	what, says string
 }{
-	{model.EffectEndpoints, "connections to those that stay go on"},
-	{model.EffectRoutes, "no connection is closed"},
-	{model.EffectRewarms, "connections to its endpoints are opened anew"},
-	{model.EffectDrains, "clients' connections end within the drain time"},
+	{model.EffectEndpoints, "upstreams", "connections to those that stay go on"},
+	{model.EffectRoutes, "listeners", "no connection is closed"},
+	{model.EffectRewarms, "upstreams", "connections to its endpoints are opened anew"},
+	{model.EffectDrains, "listeners", "clients' connections end within the drain time"},
+	{model.EffectEmpties, "upstreams", "no endpoint is left, requests get 503"},
+	{model.EffectCloses, "listeners", "new clients are turned away"},
 }
 
-// few says names, or how many there are.
-func few(names map[string]bool) string {
+// few says names, or how many there are of what.
+func few(names map[string]bool, what string) string {
 	if all := slices.Sorted(maps.Keys(names)); len(all) <= 3 {
 		return strings.Join(all, ", ")
 	}
-	return fmt.Sprint(len(names))
+	return fmt.Sprintf("%d %s", len(names), what)
 }
 
 func diffCommand(g *global) *cobra.Command {
@@ -242,8 +244,11 @@ func diffCommand(g *global) *cobra.Command {
 			"  endpoints  connections to those that stay go on\n" +
 			"  routes     no connection is closed\n" +
 			"  rewarms    a cluster is made anew, and its connections are opened anew\n" +
-			"  drains     a listener's clients are disconnected within the drain time\n\n" +
-			"What a proxy older than the newest Envoy is sent may differ.",
+			"  drains     a listener's clients are disconnected within the drain time\n" +
+			"  empties    no endpoint of an upstream is left: requests get 503\n" +
+			"  closes     a listener is gone: new clients are turned away\n\n" +
+			"What a proxy older than the newest Envoy is sent may differ. Proxies that match\n" +
+			"another group afterwards are told as a warning.",
 		Example: "  wellspring diff -f shop.yaml\n  wellspring diff -f ./shop --prune -l owner=shop",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")

@@ -136,11 +136,43 @@ spec: {listeners: [edge]}
 			}
 		})
 	}
+	for _, c := range []struct {
+		name, old, new string
+		want           model.Effect
+		see            string // by a new client
+	}{
+		{"no endpoint", `[{address: "` + a.addr + `"}]`, "[]", model.EffectEmpties, "503 no healthy upstream"},
+		{"no listener", "listeners: [edge]", "listeners: []", model.EffectCloses, "refused"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			control.apply(documents)
+			sees := func(want string) {
+				t.Helper()
+				within(t, 5*time.Second, want, func() string {
+					status, body, _ := ask(t.Context(), "", "http://"+edge+"/")
+					if got := fmt.Sprint(status, " ", body); !strings.Contains(got, want) {
+						return got
+					}
+					return ""
+				})
+			}
+			sees("200 a")
+			changed := strings.Replace(documents, c.old, c.new, 1)
+			said, err := control.client().Apply(t.Context(), []byte(changed), client.How{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := worst(said); got != c.want {
+				t.Errorf("said to be %q, want %q: %+v", got, c.want, said.Impact)
+			}
+			sees(c.see)
+		})
+	}
 }
 
 // worst is the worst effect of a change, "" for none.
 func worst(out admin.Outcome) (w model.Effect) {
-	order := []model.Effect{"", model.EffectNone, model.EffectEndpoints, model.EffectRoutes, model.EffectRewarms, model.EffectDrains}
+	order := []model.Effect{"", model.EffectNone, model.EffectEndpoints, model.EffectRoutes, model.EffectRewarms, model.EffectDrains, model.EffectEmpties, model.EffectCloses}
 	for _, i := range out.Impact {
 		if slices.Index(order, i.Effect) > slices.Index(order, w) {
 			w = i.Effect

@@ -133,15 +133,18 @@ func (s *server) present(kind spec.Kind) *spec.Spec {
 }
 
 // withImports is the newest Spec, with what is imported.
-func (s *server) withImports() *spec.Spec {
-	newest, published := s.Store.State().Spec, s.Publisher.Spec()
+func (s *server) withImports() *spec.Spec { return s.importedInto(s.Store.State().Spec) }
+
+// importedInto is a Spec with what is imported now.
+func (s *server) importedInto(documents *spec.Spec) *spec.Spec {
+	published := s.Publisher.Spec()
 	var keys []model.ServiceKey
 	for _, d := range published.Documents(spec.KindUpstream) {
 		if u, ok := d.Body.(*spec.Upstream); ok && d.Imported {
 			keys = append(keys, u.Key(d.Name))
 		}
 	}
-	out, _ := newest.WithImports(keys, published, nil)
+	out, _ := documents.WithImports(keys, published, nil)
 	return out
 }
 
@@ -343,7 +346,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 	if err != nil {
 		return r, Outcome{}, err
 	}
-	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(r.Before, r.After)}
+	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(s.importedInto(r.Before), s.importedInto(r.After))}
 	out.Warnings = append(out.Warnings, odd...)
 	out.Warnings = append(out.Warnings, lostProxies(r.Before, r.After, streams)...)
 	count := map[string]int{}

@@ -100,10 +100,10 @@ type Holding struct {
 
 // Impact is one resource of Envoy that a change of documents touches.
 type Impact struct {
-	Type    string `json:"type" doc:"clusters, assignments, listeners or routes"`
+	Type    string `json:"type" doc:"clusters, assignments, listeners, routes or secrets"`
 	Name    string `json:"name"`
 	Change  string `json:"change" doc:"added, changed or removed"`
-	Effect  Effect `json:"effect" enum:"none,endpoints,routes,rewarms,drains" doc:"what it does to what runs. none: nothing. endpoints: connections to those that stay go on. routes: where requests go; no connection is closed. rewarms: the cluster is made anew beside the old one, and takes over once it is warm; connections to its endpoints are opened anew. drains: clients' connections end within the proxy's drain time"`
+	Effect  Effect `json:"effect" enum:"none,endpoints,routes,rewarms,empties,drains,closes" doc:"what it does to what runs. none: nothing. endpoints: connections to those that stay go on. routes: where requests go; no connection is closed. rewarms: the cluster is made anew beside the old one, and takes over once it is warm; connections to its endpoints are opened anew. empties: no endpoint is left, requests get 503. drains: clients' connections end within the proxy's drain time. closes: the listener, or target, is gone; new clients are turned away, and connections end within the drain time"`
 	Group   string `json:"group"`
 	Proxies int    `json:"proxies" doc:"proxies of the group that are connected now"`
 }
@@ -119,4 +119,6 @@ const (
 	EffectRoutes    Effect = "routes"
 	EffectRewarms   Effect = "rewarms"
 	EffectDrains    Effect = "drains"
+	EffectEmpties   Effect = "empties"
+	EffectCloses    Effect = "closes"
 )
