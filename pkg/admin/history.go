@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
 )
@@ -146,16 +148,23 @@ func written(d *spec.Document) any {
 }
 
 func (s *server) restore(ctx context.Context, in *restoreIn) (*restoreOut, error) {
-	edits, back, err := s.Store.RestoreEdits(in.Number, in.Services)
-	if err != nil {
-		return nil, failed(err)
-	}
 	if in.Message == "" {
 		in.Message = fmt.Sprintf("restore revision %d", in.Number)
 	}
-	_, out, err := s.commit(ctx, store.Apply{Edits: edits, Message: in.Message}, in.DryRun)
-	if err != nil {
-		return nil, failed(err)
+	var out Outcome
+	var back []spec.Ref
+	for try := 1; ; try++ {
+		a, gone, err := s.Store.Restoring(in.Number, in.Services)
+		if err != nil {
+			return nil, failed(err)
+		}
+		a.Message, back = in.Message, gone
+		if _, out, err = s.commit(ctx, a, in.DryRun); err == nil {
+			break
+		}
+		if try == 3 || !errors.Is(err, model.ErrConflict) { // somebody else was writing
+			return nil, failed(err)
+		}
 	}
 	if back == nil {
 		back = []spec.Ref{}

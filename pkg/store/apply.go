@@ -32,6 +32,9 @@ type Apply struct {
 	Message string
 	// Expect is the Spec revision that the edits were made against; nil is any.
 	Expect *uint64
+	// At is the revision of the whole store that the edits were made against; nil is
+	// any.
+	At *uint64
 	// Check may refuse the outcome before it is written.
 	Check func(before, after *spec.Spec) error
 }
@@ -74,7 +77,7 @@ type MismatchError struct {
 
 func (e *MismatchError) Error() string {
 	switch {
-	case e.Want == 0:
+	case e.Want == 0 && e.What != "the Spec" && e.What != "the store":
 		return fmt.Sprintf("%s exists already, at revision %d", e.What, e.Got)
 	case e.Got == 0:
 		return e.What + " does not exist; it was expected to"
@@ -99,6 +102,9 @@ func (s *Store) plan(a Apply) (r Result, docs map[spec.Ref]*spec.Document, specC
 	s.mu.Unlock()
 	if a.Expect != nil && *a.Expect != state.Spec.Revision {
 		return r, nil, false, &MismatchError{What: "the Spec", Want: *a.Expect, Got: state.Spec.Revision}
+	}
+	if a.At != nil && *a.At != state.Revision {
+		return r, nil, false, &MismatchError{What: "the store", Want: *a.At, Got: state.Revision}
 	}
 	docs = maps.Clone(before)
 	touched := map[spec.Ref]bool{}

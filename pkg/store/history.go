@@ -149,16 +149,16 @@ func (s *Store) Upstreams() (out []*spec.Document, err error) {
 	return out, err
 }
 
-// RestoreEdits are the edits that bring revision n back. Today's services stay
-// unless services is set; a service that the restored documents refer to and
-// that is gone comes back, and is listed in back.
-func (s *Store) RestoreEdits(n uint64, services bool) (edits []Edit, back []spec.Ref, err error) {
+// Restoring is what brings revision n back, as the store is now: it is refused once
+// the store has moved on. Today's services stay unless services is set; a service that
+// the restored documents refer to and that is gone comes back, and is listed in back.
+func (s *Store) Restoring(n uint64, services bool) (a Apply, back []spec.Ref, err error) {
 	then, err := s.At(n)
 	if err != nil {
-		return nil, nil, err
+		return a, nil, err
 	}
 	s.mu.Lock()
-	now := maps.Clone(s.docs)
+	now, at := maps.Clone(s.docs), s.state.Revision
 	s.mu.Unlock()
 	want := map[spec.Ref]*spec.Document{}
 	for ref, d := range then {
@@ -184,15 +184,16 @@ func (s *Store) RestoreEdits(n uint64, services bool) (edits []Edit, back []spec
 	}
 	for ref := range now {
 		if want[ref] == nil {
-			edits = append(edits, Edit{Ref: ref})
+			a.Edits = append(a.Edits, Edit{Ref: ref})
 		}
 	}
 	for ref, d := range want {
 		if now[ref] == nil || now[ref].Hash() != d.Hash() {
-			edits = append(edits, Edit{Ref: ref, Document: d})
+			a.Edits = append(a.Edits, Edit{Ref: ref, Document: d})
 		}
 	}
-	slices.SortFunc(edits, func(a, b Edit) int { return spec.CompareRefs(a.Ref, b.Ref) })
+	slices.SortFunc(a.Edits, func(a, b Edit) int { return spec.CompareRefs(a.Ref, b.Ref) })
 	slices.SortFunc(back, spec.CompareRefs)
-	return edits, back, nil
+	a.At = &at
+	return a, back, nil
 }

@@ -177,23 +177,36 @@ func TestHistory(t *testing.T) {
 		t.Errorf("at 9: %v", err)
 	}
 	// restore 2: b comes back with the service that it needs; a keeps today's endpoints
-	edits, back, err := s.RestoreEdits(2, false)
+	restoring, back, err := s.Restoring(2, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(back) != 1 || back[0].Name != "svc" {
 		t.Errorf("back %v", back)
 	}
-	if _, err := s.Apply(t.Context(), Apply{Edits: edits}); err != nil {
+	// somebody writes meanwhile: it is refused, and made again of what is there now
+	if _, err := s.Apply(t.Context(), Apply{Edits: docs(t, "kind: Group\nname: late\nspec: {listeners: []}\n")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(t.Context(), restoring); !errors.Is(err, model.ErrConflict) || !strings.Contains(err.Error(), "the store is at revision 5, 4 was expected") {
+		t.Errorf("over another's write: %v", err)
+	}
+	if restoring, _, err = s.Restoring(2, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(t.Context(), restoring); err != nil {
 		t.Fatal(err)
 	}
 	u, _ := s.State().Spec.Upstream("a")
+	if _, late := s.State().Spec.Group("late"); late {
+		t.Error("what was written meanwhile is in revision 2")
+	}
 	if _, ok := s.State().Spec.Upstream("b"); !ok || len(u.Endpoints) != 2 {
 		t.Errorf("after restore: b %v, a has %d endpoints", ok, len(u.Endpoints))
 	}
 	// with services, a's endpoints too
-	edits, _, err = s.RestoreEdits(2, true)
-	if err != nil || len(edits) != 1 || edits[0].Ref.Name != "a" {
+	restoring, _, err = s.Restoring(2, true)
+	if edits := restoring.Edits; err != nil || len(edits) != 1 || edits[0].Ref.Name != "a" {
 		t.Errorf("restore with services: %+v, %v", edits, err)
 	}
 	if all, err := s.Upstreams(); err != nil || len(all) != 3 {

@@ -75,11 +75,11 @@ func TestUpgrade(t *testing.T) {
 	if err != nil || total != 3 || all[0].Message != "web is v2" || all[2].Message != "first" {
 		t.Errorf("history %v, %v", all, err)
 	}
-	edits, _, err := s.RestoreEdits(1, true)
+	restoring, _, err := s.Restoring(1, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := s.Apply(t.Context(), Apply{Edits: edits, Author: "test"}); err != nil || r.Revision != 4 {
+	if r, err := s.Apply(t.Context(), restoring); err != nil || r.Revision != 4 {
 		t.Fatalf("restore: %+v, %v", r, err)
 	}
 	if err := s.Close(); err != nil {
