@@ -49,6 +49,10 @@ type Store interface {
 	// MarkAnswered adds to them.
 	Answered() map[model.ServiceKey]bool
 	MarkAnswered(keys []model.ServiceKey) error
+	// Imported are the services that had an imported upstream's name last;
+	// MarkImported tells who has one now.
+	Imported() map[string]model.ServiceKey
+	MarkImported(holders map[string]model.ServiceKey) error
 	// Overrides are an operator's words about endpoints; Changed tells of them too.
 	Overrides() []model.Override
 }
@@ -93,6 +97,7 @@ type Publisher struct {
 	listed      bool                      // all imports were known once, and must has them
 	declared    *spec.Spec
 	imports     *model.Imports
+	holders     map[string]model.ServiceKey         // who has an imported name
 	odd         []model.Problem                     // of imports
 	overrides   map[string][]model.Override         // by upstream
 	spec        *spec.Spec                          // declared, with imports
@@ -185,7 +190,7 @@ func New(cfg Config) *Publisher {
 		changed: make(chan struct{}),
 	}
 	s, before := cfg.Store.Spec(), cfg.Store.Answered()
-	p.before = before
+	p.before, p.holders = before, cfg.Store.Imported()
 	for _, d := range s.Documents(spec.KindGroup) {
 		for _, name := range s.Upstreams(d.Name) {
 			u, _ := s.Upstream(name)
@@ -198,6 +203,7 @@ func New(cfg Config) *Publisher {
 	fresh := p.respec(s)
 	p.mu.Unlock()
 	p.markAnswered(fresh)
+	p.markImported()
 	return p
 }
 
@@ -219,6 +225,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			fresh := p.respec(s)
 			p.mu.Unlock()
 			p.markAnswered(fresh)
+			p.markImported()
 		}
 		p.override()
 		select {
@@ -348,7 +355,7 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	if !p.listed && len(p.imports.Unknown) > 0 {
 		keys = nil // the source that lists first would take the names of the others
 	}
-	p.spec, p.odd = s.WithImports(keys, p.spec, func(k model.ServiceKey) bool { return p.before[k] })
+	p.spec, p.odd = s.WithImports(keys, p.spec, p.had)
 	p.local = map[model.ServiceKey]*model.Service{}
 	if !p.listed && len(p.imports.Unknown) == 0 { // what a start waits for is complete now
 		p.listed = true
@@ -538,6 +545,36 @@ func (p *Publisher) awaited(keys map[model.ServiceKey]bool) bool {
 		}
 	}
 	return false
+}
+
+// had tells whether a service had its imported name before this process: as it was
+// written down, or, where nothing is, since it had answered.
+func (p *Publisher) had(k model.ServiceKey) bool {
+	name, _ := spec.Escape(k.Name)
+	if holder, ok := p.holders[name]; ok {
+		return holder == k
+	}
+	return p.before[k]
+}
+
+// markImported writes down who has the imported names, so that it is the same after a
+// restart.
+func (p *Publisher) markImported() {
+	p.mu.Lock()
+	now := map[string]model.ServiceKey{}
+	for _, d := range p.spec.Documents(spec.KindUpstream) {
+		if u, ok := d.Body.(*spec.Upstream); ok && d.Imported && p.holders[d.Name] != u.Key(d.Name) {
+			now[d.Name] = u.Key(d.Name)
+		}
+	}
+	p.mu.Unlock()
+	if err := p.cfg.Store.MarkImported(now); err != nil {
+		p.cfg.Logger.Error("imported names not written", "err", err)
+		return
+	}
+	p.mu.Lock()
+	maps.Copy(p.holders, now)
+	p.mu.Unlock()
 }
 
 func (p *Publisher) markAnswered(keys []model.ServiceKey) {

@@ -43,10 +43,11 @@ type memoryStore struct {
 	past     []*spec.Document
 	changed  chan struct{}
 	answered map[model.ServiceKey]bool
+	imported map[string]model.ServiceKey
 }
 
 func newStore(t testing.TB, text string) *memoryStore {
-	s := &memoryStore{changed: make(chan struct{}), docs: map[spec.Ref]*spec.Document{}, answered: map[model.ServiceKey]bool{}}
+	s := &memoryStore{changed: make(chan struct{}), docs: map[spec.Ref]*spec.Document{}, answered: map[model.ServiceKey]bool{}, imported: map[string]model.ServiceKey{}}
 	s.apply(t, text)
 	return s
 }
@@ -121,6 +122,19 @@ func (s *memoryStore) Answered() map[model.ServiceKey]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.answered)
+}
+
+func (s *memoryStore) Imported() map[string]model.ServiceKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.imported)
+}
+
+func (s *memoryStore) MarkImported(holders map[string]model.ServiceKey) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.imported, holders)
+	return nil
 }
 
 func (s *memoryStore) MarkAnswered(keys []model.ServiceKey) error {

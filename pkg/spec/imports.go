@@ -15,8 +15,7 @@ import (
 // and the one that was imported before stays: a registration elsewhere neither takes
 // an upstream away nor puts another service under its name. Where none was, none is.
 //
-// stays tells whether a service had a name before: that may have been another
-// process. nil is nobody.
+// stays tells whether a service had its name before this process. nil is nobody.
 func (s *Spec) WithImports(keys []model.ServiceKey, before *Spec, stays func(model.ServiceKey) bool) (*Spec, []model.Problem) {
 	if len(keys) == 0 {
 		return s, nil

@@ -8,6 +8,7 @@
 //	revision   what one apply changed, by whom, when, why (bucket revisions)
 //	override   an operator's word about one endpoint; no revision (bucket overrides)
 //	answered   service keys that ever had an authoritative answer, written once
+//	imported   an upstream's name → the service that has it
 //
 // One apply is one transaction and one revision; either all of it is on disk
 // when Apply returns, or none. Readers never touch the disk: they get the
@@ -55,6 +56,7 @@ var (
 	bucketHeads     = []byte("heads")
 	bucketRevisions = []byte("revisions")
 	bucketAnswered  = []byte("answered")
+	bucketImported  = []byte("imported") // an upstream's name, and the service that has it
 	keySchema       = []byte("schema")
 	keyHead         = []byte("head")
 	keySpecRevision = []byte("spec")
@@ -85,6 +87,7 @@ type Store struct {
 	state    State
 	docs     map[spec.Ref]*spec.Document
 	answered map[model.ServiceKey]bool
+	imported map[string]model.ServiceKey
 	changed  chan struct{}
 	// overrides are immutable
 	overrides []model.Override
@@ -178,7 +181,7 @@ func (s *Store) Close() error {
 // load reads everything into memory, creating what a new file lacks.
 func (s *Store) load() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered, bucketOverrides} {
+		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered, bucketImported, bucketOverrides} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -202,6 +205,17 @@ func (s *Store) load() error {
 				return fmt.Errorf("answered key %q: %w", k, err)
 			}
 			s.answered[key] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+		s.imported = map[string]model.ServiceKey{}
+		if err := tx.Bucket(bucketImported).ForEach(func(name, v []byte) error {
+			var key model.ServiceKey
+			if err := json.Unmarshal(v, &key); err != nil {
+				return fmt.Errorf("imported name %q: %w", name, err)
+			}
+			s.imported[string(name)] = key
 			return nil
 		}); err != nil {
 			return err
@@ -315,6 +329,40 @@ func (s *Store) MarkAnswered(keys []model.ServiceKey) error {
 	for _, k := range keys {
 		s.answered[k] = true
 	}
+	return nil
+}
+
+// Imported returns which service had an imported upstream's name last.
+func (s *Store) Imported() map[string]model.ServiceKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.imported)
+}
+
+// MarkImported writes down who has a name now.
+func (s *Store) MarkImported(holders map[string]model.ServiceKey) error {
+	if len(holders) == 0 {
+		return nil
+	}
+	s.write.Lock()
+	defer s.write.Unlock()
+	if err := s.db.Update(func(tx *bolt.Tx) error {
+		for name, k := range holders {
+			text, err := json.Marshal(k)
+			if err != nil {
+				return err
+			}
+			if err := tx.Bucket(bucketImported).Put([]byte(name), text); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("write imported names: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.imported, holders)
 	return nil
 }
 

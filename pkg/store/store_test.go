@@ -229,6 +229,21 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+func TestImported(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	east, west := model.ServiceKey{Source: "east", Name: "web"}, model.ServiceKey{Source: "west", Name: "web"}
+	for _, k := range []model.ServiceKey{east, west} {
+		if err := s.MarkImported(map[string]model.ServiceKey{"web": k}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = s.Close()
+	if got := open(t, dir).Imported(); len(got) != 1 || got["web"] != west {
+		t.Errorf("got %v", got)
+	}
+}
+
 // A file that cannot be trusted is refused with the backup's name, and is left
 // as it is.
 func TestDamaged(t *testing.T) {
