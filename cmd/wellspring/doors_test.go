@@ -201,8 +201,9 @@ func TestRealSocket(t *testing.T) {
 	within(t, 10*time.Second, "the proxy is back", func() string { return s.connected(1) })
 }
 
-// runWith starts backend a and an Envoy of group edge, and waits until it forwards.
-func (s *scene) runWith(c bootstrap.Config) {
+// runWith starts backend a and an Envoy of group edge, waits until it forwards, and
+// returns the backend.
+func (s *scene) runWith(c bootstrap.Config) *echo {
 	s.t.Helper()
 	program, err := envoytest.Find("")
 	proc.Need(s.t, err)
@@ -224,6 +225,7 @@ func (s *scene) runWith(c bootstrap.Config) {
 		}
 		return fmt.Sprint(status, body)
 	})
+	return a
 }
 
 // connected is "" where so many proxies are.

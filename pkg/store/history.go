@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -64,7 +65,8 @@ func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
 		if n > 0 && tx.Bucket(bucketRevisions).Get(be64(n)) == nil || n == 0 && oldest != nil && number(oldest) > 1 {
 			return notKept(tx, n)
 		}
-		if docs, err = readHeads(tx); err != nil {
+		at, err := heads(tx)
+		if err != nil {
 			return err
 		}
 		for k, v := c.Last(); k != nil && number(k) > n; k, v = c.Prev() {
@@ -72,11 +74,10 @@ func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
 			if err := json.Unmarshal(v, &r); err != nil {
 				return fmt.Errorf("revision %d: %w", number(k), err)
 			}
-			if err := undo(tx, r, docs); err != nil {
-				return err
-			}
+			undo(r, at)
 		}
-		return nil
+		docs, err = readAll(tx, at)
+		return err
 	})
 	return docs, err
 }
@@ -90,20 +91,15 @@ func notKept(tx *bolt.Tx, n uint64) error {
 }
 
 // undo takes one revision's changes back.
-func undo(tx *bolt.Tx, r Revision, docs map[spec.Ref]*spec.Document) error {
+func undo(r Revision, at map[spec.Ref]head) {
 	for _, c := range r.Changes {
 		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
 		if c.From == "" {
-			delete(docs, ref)
+			delete(at, ref)
 			continue
 		}
-		d, err := readObject(tx, c.From)
-		if err != nil {
-			return fmt.Errorf("undo revision %d: %w", r.Number, err)
-		}
-		docs[ref] = d
+		at[ref] = head{Hash: c.From}
 	}
-	return nil
 }
 
 // Before is the newest kept revision before n; 0 where n is the first that there
@@ -122,10 +118,11 @@ func (s *Store) Before(n uint64) (before uint64, err error) {
 }
 
 // Upstreams returns every form of every Upstream that a kept revision has,
-// newest first, for finding an older generation's definition.
+// newest first, for finding an older generation's definition. A form that cannot be
+// read is left out, and logged.
 func (s *Store) Upstreams() (out []*spec.Document, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
-		seen := map[string]bool{}
+		seen := map[string]bool{"": true}
 		c := tx.Bucket(bucketRevisions).Cursor()
 		for k, v := c.Last(); k != nil; k, v = c.Prev() {
 			var r Revision
@@ -133,15 +130,19 @@ func (s *Store) Upstreams() (out []*spec.Document, err error) {
 				return fmt.Errorf("revision %d: %w", number(k), err)
 			}
 			for _, ch := range r.Changes {
-				if ch.Kind != spec.KindUpstream || ch.To == "" || seen[ch.To] {
-					continue
+				for _, hash := range []string{ch.To, ch.From} { // what made From may not be kept
+					if ch.Kind != spec.KindUpstream || seen[hash] {
+						continue
+					}
+					seen[hash] = true
+					d, err := readObject(tx, hash)
+					switch {
+					case err == nil:
+						out = append(out, d)
+					case !errors.Is(err, model.ErrNotFound): // the oldest kept revision's From is swept
+						s.cfg.Logger.Error("a form of an upstream cannot be read", "revision", r.Number, "name", ch.Name, "err", err)
+					}
 				}
-				seen[ch.To] = true
-				d, err := readObject(tx, ch.To)
-				if err != nil {
-					return err
-				}
-				out = append(out, d)
 			}
 		}
 		return nil

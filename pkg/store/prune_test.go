@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,4 +146,64 @@ func objectsOf(t *testing.T, s *Store) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// The forms of upstreams that kept revisions have are all found, that of a revision
+// which was cut out too; one that cannot be read spoils neither the others nor the
+// revisions that do not have it.
+func TestFormsOfUpstreams(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config(dir)
+	cfg.History = History{Keep: 2, MaxAge: time.Hour}
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"a 1ms", "b 1ms", "a 2ms", "b 2ms"} {
+		name, timeout, _ := strings.Cut(text, " ")
+		if _, err := s.Apply(t.Context(), Apply{Edits: docs(t, "kind: Upstream\nname: "+name+"\nspec: {endpoints: [], connectTimeout: "+timeout+"}\n")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.prune(); err != nil {
+		t.Fatal(err)
+	}
+	forms := func() string {
+		t.Helper()
+		all, err := s.Upstreams()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, d := range all {
+			out = append(out, d.Name+" "+d.Body.(*spec.Upstream).ConnectTimeout.String())
+		}
+		slices.Sort(out)
+		return strings.Join(out, ", ")
+	}
+	if _, err := s.At(2); err == nil {
+		t.Fatal("revision 2 is kept: nothing is shown")
+	}
+	if got := forms(); got != "a 2ms, b 1ms, b 2ms" { // at 3: a 2ms and b 1ms
+		t.Errorf("forms: %s", got)
+	}
+	old := spec.Ref{Kind: spec.KindUpstream, Name: "b"}
+	at, err := s.At(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketObjects).Put([]byte(at[old].Hash()), []byte(`{"kind":"Upstream","name":"b","spec":{"newer":1}}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := forms(); got != "a 2ms, b 2ms" {
+		t.Errorf("beside one that cannot be read: %s", got)
+	}
+	if _, err := s.At(4); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.At(3); err == nil {
+		t.Error("a revision with a form that cannot be read is read")
+	}
 }

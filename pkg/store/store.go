@@ -35,6 +35,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -248,21 +249,40 @@ func (s *Store) setState(revision, specRevision uint64, docs map[spec.Ref]*spec.
 
 // readHeads parses every current document.
 func readHeads(tx *bolt.Tx) (map[spec.Ref]*spec.Document, error) {
-	docs := map[spec.Ref]*spec.Document{}
+	all, err := heads(tx)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(tx, all)
+}
+
+// heads says which form and revision of each document is current.
+func heads(tx *bolt.Tx) (map[spec.Ref]head, error) {
+	out := map[spec.Ref]head{}
 	err := tx.Bucket(bucketHeads).ForEach(func(k, v []byte) error {
 		var h head
 		if err := json.Unmarshal(v, &h); err != nil {
 			return fmt.Errorf("head %s: %w", k, err)
 		}
-		d, err := readObject(tx, h.Hash)
-		if err != nil {
-			return fmt.Errorf("head %s: %w", k, err)
-		}
-		d.Revision = h.Revision
-		docs[d.Ref] = d
+		kind, name, _ := strings.Cut(string(k), "/")
+		out[spec.Ref{Kind: spec.Kind(kind), Name: name}] = h
 		return nil
 	})
-	return docs, err
+	return out, err
+}
+
+// readAll parses documents by the hashes of their forms.
+func readAll(tx *bolt.Tx, all map[spec.Ref]head) (map[spec.Ref]*spec.Document, error) {
+	docs := make(map[spec.Ref]*spec.Document, len(all))
+	for ref, h := range all {
+		d, err := readObject(tx, h.Hash)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		d.Revision = h.Revision
+		docs[ref] = d
+	}
+	return docs, nil
 }
 
 func readObject(tx *bolt.Tx, hash string) (*spec.Document, error) {
