@@ -42,15 +42,10 @@ func rewriteEndpoints(written []byte, endpoints any) []byte {
 	return out
 }
 
-// WithServicesOf returns d with the short form's endpoints of now, where both
-// have the short form.
+// WithServicesOf returns d with the endpoints of now, where both declare some: a
+// Service, or an Upstream in the short form.
 func WithServicesOf(d, now *Document) *Document {
-	if now == nil {
-		return d
-	}
-	du, ok1 := d.Body.(*Upstream)
-	nu, ok2 := now.Body.(*Upstream)
-	if !ok1 || !ok2 || du.Endpoints == nil || nu.Endpoints == nil {
+	if !d.DeclaresService() || !now.DeclaresService() {
 		return d
 	}
 	var doc struct {
@@ -66,6 +61,21 @@ func WithServicesOf(d, now *Document) *Document {
 		return d
 	}
 	return docs[0]
+}
+
+// DeclaresService tells whether a document has endpoints of its own; that of nil has
+// none.
+func (d *Document) DeclaresService() bool {
+	if d == nil {
+		return false
+	}
+	switch b := d.Body.(type) {
+	case *Service:
+		return true
+	case *Upstream:
+		return b.Endpoints != nil
+	}
+	return false
 }
 
 // LocalServiceRefs lists the Service documents that upstreams refer to, sorted.

@@ -150,6 +150,35 @@ func (s *Store) Upstreams() (out []*spec.Document, err error) {
 	return out, err
 }
 
+// carryServices keeps today's endpoints in the documents that are restored, whichever
+// of the two forms declares a service then and now: a Service, or an Upstream with
+// endpoints. What is referred to and gone comes back as it was, and is added to back.
+func carryServices(want, then, now map[spec.Ref]*spec.Document, back *[]spec.Ref) {
+	for ref, d := range want {
+		if ref.Kind != spec.KindUpstream || !d.DeclaresService() {
+			continue
+		}
+		service := spec.Ref{Kind: spec.KindService, Name: ref.Name}
+		if want[service] != nil { // it was moved out of the upstream since
+			want[ref] = spec.WithServicesOf(d, want[service])
+			delete(want, service)
+			continue
+		}
+		want[ref] = spec.WithServicesOf(d, now[ref])
+	}
+	for _, ref := range spec.LocalServiceRefs(slices.Collect(maps.Values(want))) {
+		if want[ref] != nil || then[ref] == nil {
+			continue
+		}
+		want[ref] = then[ref]
+		if short := now[spec.Ref{Kind: spec.KindUpstream, Name: ref.Name}]; short.DeclaresService() { // it was moved into the upstream since
+			want[ref] = spec.WithServicesOf(then[ref], short)
+			continue
+		}
+		*back = append(*back, ref)
+	}
+}
+
 // Restoring is what brings revision n back, as the store is now: it is refused once
 // the store has moved on. Today's services stay unless services is set; a service that
 // the restored documents refer to and that is gone comes back, and is listed in back.
@@ -173,15 +202,7 @@ func (s *Store) Restoring(n uint64, services bool) (a Apply, back []spec.Ref, er
 				want[ref] = d
 			}
 		}
-		for ref, d := range want {
-			want[ref] = spec.WithServicesOf(d, now[ref])
-		}
-		for _, ref := range spec.LocalServiceRefs(slices.Collect(maps.Values(want))) {
-			if want[ref] == nil && then[ref] != nil {
-				want[ref] = then[ref]
-				back = append(back, ref)
-			}
-		}
+		carryServices(want, then, now, &back)
 	}
 	for ref := range now {
 		if want[ref] == nil {

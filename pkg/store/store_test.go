@@ -452,3 +452,47 @@ func TestLoadRefused(t *testing.T) {
 		t.Error("a file that is not there")
 	}
 }
+
+// A restore keeps today's endpoints, whichever form they had then and have now.
+func TestRestoreAcrossForms(t *testing.T) {
+	const (
+		short   = "kind: Upstream\nname: web\nspec: {connectTimeout: TIMEOUT, endpoints: [{address: 'ADDRESS'}]}\n"
+		service = "kind: Upstream\nname: web\nspec: {connectTimeout: TIMEOUT, service: {name: web}}\n---\nkind: Service\nname: web\nspec: {endpoints: [{address: 'ADDRESS'}]}\n"
+	)
+	form := func(text, timeout, address string) string {
+		return strings.NewReplacer("TIMEOUT", timeout, "ADDRESS", address).Replace(text)
+	}
+	for name, c := range map[string][2]string{
+		"short to short": {short, short}, "short to service": {short, service}, "service to short": {service, short}, "service to service": {service, service},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			if _, err := s.Apply(t.Context(), Apply{Edits: docs(t, form(c[0], "1s", "10.0.0.1:80"))}); err != nil {
+				t.Fatal(err)
+			}
+			edits := docs(t, form(c[1], "2s", "10.0.0.9:80"))
+			if c[1] == short && c[0] == service {
+				edits = append(edits, Edit{Ref: spec.Ref{Kind: spec.KindService, Name: "web"}})
+			}
+			if _, err := s.Apply(t.Context(), Apply{Edits: edits}); err != nil {
+				t.Fatal(err)
+			}
+			restoring, back, err := s.Restoring(1, false)
+			if err != nil || len(back) > 0 {
+				t.Fatalf("gone: %v, %v", back, err)
+			}
+			if _, err := s.Apply(t.Context(), restoring); err != nil {
+				t.Fatal(err)
+			}
+			sp := s.State().Spec
+			u, _ := sp.Upstream("web")
+			if u.ConnectTimeout.String() != "1s" || (u.Endpoints != nil) != (c[0] == short) {
+				t.Errorf("restored: %+v", u)
+			}
+			local := sp.LocalServices()
+			if len(local) != 1 || len(local[0].Endpoints) != 1 || local[0].Endpoints[0].Address != "10.0.0.9:80" {
+				t.Errorf("endpoints: %+v", local)
+			}
+		})
+	}
+}
