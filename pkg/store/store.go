@@ -182,6 +182,9 @@ func (s *Store) Close() error {
 // load reads everything into memory, creating what a new file lacks.
 func (s *Store) load() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
+		if first, _ := tx.Cursor().First(); first != nil && tx.Bucket(bucketMeta) == nil {
+			return fmt.Errorf("it is a bbolt file of another program (it has a bucket %q); choose another directory with --data-dir", first)
+		}
 		for _, b := range [][]byte{bucketMeta, bucketObjects, bucketHeads, bucketRevisions, bucketAnswered, bucketImported, bucketOverrides} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err

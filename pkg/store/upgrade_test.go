@@ -182,3 +182,26 @@ func TestGone(t *testing.T) {
 		t.Errorf("revision %d", s.State().Revision)
 	}
 }
+
+// TestForeign: a file of another program is refused and left as it was.
+func TestForeign(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(func(tx *bolt.Tx) error { _, err := tx.CreateBucket([]byte("logs")); return err }); err != nil {
+		t.Fatal(err)
+	}
+	_ = db.Close()
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), config(filepath.Dir(path))); err == nil || !strings.Contains(err.Error(), `another program (it has a bucket "logs")`) {
+		t.Errorf("got %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("it was changed (%v)", err)
+	}
+}
