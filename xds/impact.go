@@ -1,11 +1,13 @@
 package xds
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -28,27 +30,26 @@ func Impact(before, after *spec.Spec) []model.Impact {
 	for g := range groups {
 		was, is := outline(before, g), outline(after, g)
 		_, stays := after.Group(g)
-		touched := func(k outlineKey, change string) {
-			i := model.Impact{Type: k.typ.Short(), Name: k.name, Change: change, Effect: k.effect(change), Group: g}
-			switch {
-			case !stays: // its proxies are refused from now on, and keep what they have
-				i.Effect = model.EffectNone
-			case change == "changed" && is[k].nobody && !was[k].nobody:
-				i.Effect = model.EffectEmpties
+		touched := func(k outlineKey, change string, effect model.Effect) {
+			if !stays { // its proxies are refused from now on, and keep what they have
+				effect = model.EffectNone
 			}
-			out = append(out, i)
+			out = append(out, model.Impact{Type: k.typ.Short(), Name: k.name, Change: change, Effect: effect, Group: g})
 		}
 		for k := range was {
 			if _, ok := is[k]; !ok {
-				touched(k, "removed")
+				touched(k, "removed", k.effect("removed"))
 			}
 		}
-		for k, v := range is {
+		for k, now := range is {
 			switch old, ok := was[k]; {
 			case !ok:
-				touched(k, "added")
-			case old != v:
-				touched(k, "changed")
+				touched(k, "added", k.effect("added"))
+			case old.same(now):
+			case now.nobody() && !old.nobody():
+				touched(k, "changed", model.EffectEmpties)
+			default:
+				touched(k, "changed", k.effect("changed"))
 			}
 		}
 	}
@@ -64,10 +65,32 @@ type outlineKey struct {
 	grpc bool // for clients that are no proxies
 }
 
-// outlined is the version of a resource, and whether it is an assignment of nobody.
+// outlined is a resource as far as a comparison needs it: the documents that it is
+// made of, and how it is made, where those differ.
 type outlined struct {
-	version string
-	nobody  bool
+	of   []*spec.Document
+	make func() (proto.Message, error)
+}
+
+func (o outlined) same(other outlined) bool {
+	return slices.Equal(o.of, other.of) || bytes.Equal(o.body(), other.body())
+}
+
+// body is the resource's bytes, nil where it cannot be made.
+func (o outlined) body() []byte {
+	m, err := o.make()
+	if err != nil {
+		return nil
+	}
+	body, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m) // of what was made just now
+	return body
+}
+
+// nobody tells whether it is an assignment without endpoints.
+func (o outlined) nobody() bool {
+	m, err := o.make()
+	a, ok := m.(*endpointv3.ClusterLoadAssignment)
+	return err == nil && ok && len(a.Endpoints) == 0
 }
 
 // effect is what Envoy does (TestRealImpact). What is removed is used no more by
@@ -88,39 +111,38 @@ func (k outlineKey) effect(change string) model.Effect {
 	return model.EffectRoutes
 }
 
-// outline is the version of everything that a group's documents give.
+// outline is everything that a group's documents give.
 func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 	out := map[outlineKey]outlined{}
-	add := func(k outlineKey, m proto.Message, err error) {
-		if err != nil {
-			return
-		}
-		if body, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m); err == nil {
-			a, ok := m.(*endpointv3.ClusterLoadAssignment)
-			out[k] = outlined{delivery.VersionOf(body), ok && len(a.Endpoints) == 0}
+	secrets := func(d *spec.Document) {
+		for _, x := range d.Secrets() {
+			out[outlineKey{typ: delivery.Secrets, name: x.Name}] = outlined{[]*spec.Document{d}, func() (proto.Message, error) {
+				return wrapperspb.String(x.Cert + " " + x.Key), nil // its files are read elsewhere
+			}}
 		}
 	}
-	secrets := func(all []spec.Secret) {
-		for _, x := range all {
-			out[outlineKey{typ: delivery.Secrets, name: x.Name}] = outlined{version: x.Cert + " " + x.Key}
-		}
-	}
-	local := map[model.ServiceKey]*model.Service{}
-	for _, svc := range s.LocalServices() {
-		local[svc.Key] = &svc
-	}
+	var upstreams []*spec.Document
 	for _, name := range s.Upstreams(group) {
 		u, ok := s.Upstream(name)
 		if !ok {
 			continue
 		}
-		svc := local[u.Key(name)]
-		secrets(u.Secrets(name))
-		c, err := translate.Cluster(name, u, svc, translate.MaxBand)
-		add(outlineKey{typ: delivery.Clusters, name: name}, c, err)
-		if svc != nil && !u.Hostnames() {
-			m, _ := translate.Assignment(name, u, svc)
-			add(outlineKey{typ: delivery.Assignments, name: m.ClusterName}, m, nil)
+		d := s.Document(spec.KindUpstream, name)
+		upstreams = append(upstreams, d)
+		secrets(d)
+		declares := d
+		if key := u.Key(name); key.Source == spec.SourceLocal && s.Document(spec.KindService, key.Name) != nil {
+			declares = s.Document(spec.KindService, key.Name)
+		}
+		of := []*spec.Document{d, declares}
+		out[outlineKey{typ: delivery.Clusters, name: name}] = outlined{of, func() (proto.Message, error) {
+			return translate.Cluster(name, u, declares.LocalService(), translate.MaxBand)
+		}}
+		if declares.DeclaresService() && !u.Hostnames() {
+			out[outlineKey{typ: delivery.Assignments, name: translate.AssignmentName(name, u)}] = outlined{of, func() (proto.Message, error) {
+				m, _ := translate.Assignment(name, u, declares.LocalService())
+				return m, nil
+			}}
 		}
 	}
 	g, ok := s.Group(group)
@@ -132,20 +154,26 @@ func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 		if !ok {
 			continue
 		}
+		d := s.Document(spec.KindListener, name)
+		of := []*spec.Document{d}
 		band := translate.MaxBand
 		if l.GRPC {
 			band = translate.GRPC
 			for _, host := range translate.Targets(l, s) {
-				add(outlineKey{delivery.Listeners, host, true}, translate.APIListener(host, name), nil)
+				out[outlineKey{delivery.Listeners, host, true}] = outlined{of, func() (proto.Message, error) {
+					return translate.APIListener(host, name), nil
+				}}
 			}
 		} else {
-			secrets(l.Secrets(name))
-			m, err := translate.Listener(name, l)
-			add(outlineKey{typ: delivery.Listeners, name: name}, m, err)
+			secrets(d)
+			out[outlineKey{typ: delivery.Listeners, name: name}] = outlined{of, func() (proto.Message, error) { return translate.Listener(name, l) }}
 		}
 		if l.RoutesHTTP() {
-			t, err := translate.RouteTable(name, l, s, band)
-			add(outlineKey{delivery.RouteTables, name, l.GRPC}, t, err)
+			from := slices.Concat(of, upstreams)
+			for _, route := range l.Routes {
+				from = append(from, s.Document(spec.KindRoute, route))
+			}
+			out[outlineKey{delivery.RouteTables, name, l.GRPC}] = outlined{from, func() (proto.Message, error) { return translate.RouteTable(name, l, s, band) }}
 		}
 	}
 	return out
