@@ -204,6 +204,11 @@ type SourceStatus struct {
 	Failing    int       `json:"failing" doc:"keys whose last read failed"`
 }
 
+const stateFresh = "fresh"
+
+// IsFresh tells whether the source answers: what it says is of now.
+func (s SourceStatus) IsFresh() bool { return s.State == stateFresh }
+
 // Sources lists the sources, by name and datacenter.
 func (c *Catalog) Sources() []SourceStatus {
 	c.mu.Lock()
@@ -221,7 +226,7 @@ func (c *Catalog) Sources() []SourceStatus {
 	}
 	for k, e := range c.sources {
 		s := at(k)
-		s.LastFresh, s.State, s.Since = e.answered, "fresh", e.since
+		s.LastFresh, s.State, s.Since = e.answered, stateFresh, e.since
 		if e.failure.Err != nil {
 			s.State, s.Since, s.Error = string(e.failure.Reason), e.failingSince, e.failure.Err.Error()
 		}
@@ -310,7 +315,7 @@ func sourceState(e *entry) string {
 	case e.answered.IsZero():
 		return string(model.Unknown)
 	}
-	return "fresh"
+	return stateFresh
 }
 
 func (c *Catalog) reportService(k model.ServiceKey, e *entry, r Report) []model.Event {

@@ -227,6 +227,15 @@ var effects = []struct {
 	{model.EffectCloses, "listeners", "new clients are turned away"},
 }
 
+// effectsHelp is the table for a verb's help.
+func effectsHelp() string {
+	text := fmt.Sprintf("  %-9s  nothing\n", model.EffectNone)
+	for _, e := range effects {
+		text += fmt.Sprintf("  %-9s  %s: %s\n", e.is, e.what, e.says)
+	}
+	return text
+}
+
 // few says names, or how many there are of what.
 func few(names map[string]bool, what string) string {
 	if all := slices.Sorted(maps.Keys(names)); len(all) <= 3 {
@@ -240,13 +249,7 @@ func diffCommand(g *global) *cobra.Command {
 		Use: "diff -f FILE…", Short: "Show what apply would change, in documents and in Envoy", Args: cobra.NoArgs,
 		Long: "Shows each document's lines, the resources of Envoy that change in each group,\n" +
 			"and what that does to what runs:\n\n" +
-			"  none       nothing\n" +
-			"  endpoints  connections to those that stay go on\n" +
-			"  routes     no connection is closed\n" +
-			"  rewarms    a cluster is made anew, and its connections are opened anew\n" +
-			"  drains     a listener's clients are disconnected within the drain time\n" +
-			"  empties    no endpoint of an upstream is left: requests get 503\n" +
-			"  closes     a listener is gone: new clients are turned away\n\n" +
+			effectsHelp() + "\n" +
 			"What a proxy older than the newest Envoy is sent may differ. Proxies that match\n" +
 			"another group afterwards are told as a warning.",
 		Example: "  wellspring diff -f shop.yaml\n  wellspring diff -f ./shop --prune -l owner=shop",

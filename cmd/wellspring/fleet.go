@@ -29,7 +29,7 @@ func sourcesCommand(g *global) *cobra.Command {
 			var names []string
 			fine := true
 			for _, s := range out.Items {
-				fine = fine && s.State == "fresh"
+				fine = fine && s.IsFresh()
 				names = append(names, s.Name)
 				t.add(s.Name, orDash(s.Datacenter), s.State, ago(s.Since), fmt.Sprint(s.Services), fmt.Sprint(s.Unknown), orDash(s.Error))
 			}

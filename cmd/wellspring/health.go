@@ -145,7 +145,7 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 	}
 	say("%s", line)
 	for _, s := range o.Sources {
-		if s.State != "fresh" {
+		if !s.IsFresh() {
 			say("source %s: %s for %s: %s", s.Name, s.State, ago(s.Since), orDash(s.Error))
 		}
 	}

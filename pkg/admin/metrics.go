@@ -62,7 +62,7 @@ func (m Metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(refusedDesc, len(m.cfg.Fleet.Refused()))
 	for _, s := range m.cfg.Catalog.Sources() {
 		fresh := 0
-		if s.State == "fresh" {
+		if s.IsFresh() {
 			fresh = 1
 		}
 		gauge(freshDesc, fresh, s.Name, s.Datacenter)

@@ -48,6 +48,8 @@ type Change struct {
 	To   string    `json:"to,omitempty"`
 }
 
+func (c Change) ref() spec.Ref { return spec.Ref{Kind: c.Kind, Name: c.Name} }
+
 // Revision is one apply.
 type Revision struct {
 	Number  uint64    `json:"revision"`
@@ -73,11 +75,13 @@ type Result struct {
 type MismatchError struct {
 	What      string
 	Want, Got uint64
+	// New means that it was expected not to be there.
+	New bool
 }
 
 func (e *MismatchError) Error() string {
 	switch {
-	case e.Want == 0 && e.What != "the Spec" && e.What != "the store":
+	case e.New:
 		return fmt.Sprintf("%s exists already, at revision %d", e.What, e.Got)
 	case e.Got == 0:
 		return e.What + " does not exist; it was expected to"
@@ -162,7 +166,7 @@ func checkMatch(e Edit, now *spec.Document) error {
 		return nil
 	}
 	if got != *e.Match {
-		return &MismatchError{What: e.Ref.String(), Want: *e.Match, Got: got}
+		return &MismatchError{What: e.Ref.String(), Want: *e.Match, Got: got, New: *e.Match == 0}
 	}
 	return nil
 }
@@ -231,7 +235,7 @@ func (s *Store) Apply(ctx context.Context, a Apply) (Result, error) {
 
 func write(tx *bolt.Tx, rev Revision, docs map[spec.Ref]*spec.Document, specRevision uint64) error {
 	for _, c := range rev.Changes {
-		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
+		ref := c.ref()
 		key := []byte(ref.String())
 		if c.To == "" {
 			if err := tx.Bucket(bucketHeads).Delete(key); err != nil {

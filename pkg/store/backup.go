@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -24,9 +23,7 @@ func (s *Store) Backup(ctx context.Context) (file *os.File, revision uint64, err
 		return nil, 0, errors.Join(err, out.Close(), os.Remove(out.Name()))
 	}
 	err = s.db.View(func(tx *bolt.Tx) error {
-		if head := tx.Bucket(bucketMeta).Get(keyHead); len(head) == 8 {
-			revision = binary.BigEndian.Uint64(head)
-		}
+		revision = number(tx.Bucket(bucketMeta).Get(keyHead))
 		_, err := tx.WriteTo(out)
 		return err
 	})

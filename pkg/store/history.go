@@ -93,12 +93,11 @@ func notKept(tx *bolt.Tx, n uint64) error {
 // undo takes one revision's changes back.
 func undo(r Revision, at map[spec.Ref]head) {
 	for _, c := range r.Changes {
-		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
 		if c.From == "" {
-			delete(at, ref)
+			delete(at, c.ref())
 			continue
 		}
-		at[ref] = head{Hash: c.From}
+		at[c.ref()] = head{Hash: c.From}
 	}
 }
 

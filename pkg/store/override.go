@@ -106,10 +106,13 @@ func (s *Store) withoutOverride(o model.Override) {
 // ExpireOverrides ends overrides when their time is over, until ctx ends. ended is
 // told of each.
 func (s *Store) ExpireOverrides(ctx context.Context, ended func(model.Override)) error {
+	var left []model.Override // over, and still on the disk
 	for {
 		changed := s.Changed()
 		next := s.cfg.Now().Add(time.Hour) // a clock that was set is noticed by then
-		for _, o := range slices.Clone(s.Overrides()) {
+		all := slices.Concat(s.Overrides(), left)
+		left = nil
+		for _, o := range all {
 			switch {
 			case o.Ended(s.cfg.Now()):
 				_, err := s.endOverride(o.Upstream, o.Endpoint, func(now model.Override) bool { return now == o })
@@ -118,6 +121,7 @@ func (s *Store) ExpireOverrides(ctx context.Context, ended func(model.Override))
 					ended(o)
 				case !errors.Is(err, model.ErrNotFound): // it is over all the same; the next try cleans the disk
 					s.withoutOverride(o)
+					left = append(left, o)
 					s.cfg.Logger.Error("override not ended", "upstream", o.Upstream, "endpoint", o.Endpoint, "err", err)
 					next = s.cfg.Now().Add(5 * time.Second)
 				}

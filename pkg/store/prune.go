@@ -8,6 +8,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
 // History is how much of it is kept. Revisions that changed only services are
@@ -99,17 +101,15 @@ func (s *Store) kept(all []Revision) map[uint64]bool {
 // kind it is, and counted as, stays its own.
 func fold(rs []Revision) Revision {
 	out := rs[len(rs)-1]
-	type ref struct{ kind, name string }
-	at := map[ref]int{}
+	at := map[spec.Ref]int{}
 	var changes []Change
 	for _, r := range rs {
 		for _, c := range r.Changes {
-			k := ref{string(c.Kind), c.Name}
-			if i, ok := at[k]; ok {
+			if i, ok := at[c.ref()]; ok {
 				changes[i].To = c.To
 				continue
 			}
-			at[k] = len(changes)
+			at[c.ref()] = len(changes)
 			changes = append(changes, c)
 		}
 	}
@@ -120,15 +120,12 @@ func fold(rs []Revision) Revision {
 // sweep deletes the objects that neither a head nor a kept revision names.
 func sweep(tx *bolt.Tx) error {
 	named := map[string]bool{}
-	if err := tx.Bucket(bucketHeads).ForEach(func(k, v []byte) error {
-		var h head
-		if err := json.Unmarshal(v, &h); err != nil {
-			return fmt.Errorf("head %s: %w", k, err)
-		}
-		named[h.Hash] = true
-		return nil
-	}); err != nil {
+	current, err := heads(tx)
+	if err != nil {
 		return err
+	}
+	for _, h := range current {
+		named[h.Hash] = true
 	}
 	all, err := revisions(tx)
 	if err != nil {

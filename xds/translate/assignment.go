@@ -18,7 +18,7 @@ import (
 // service that is empty or absent gives an empty assignment.
 func Assignment(name string, u *spec.Upstream, svc *model.Service) (*endpointv3.ClusterLoadAssignment, []model.Problem) {
 	eps, problems := u.Select(name, svc)
-	a, _, err := patchedAssignment(name, u)
+	a, err := patchedAssignment(name, u)
 	if err != nil { // it was taken by another version of this program
 		problems = append(problems, model.Problem{Document: "Upstream/" + name, Message: err.Error()})
 	}
@@ -40,12 +40,12 @@ func Assignment(name string, u *spec.Upstream, svc *model.Service) (*endpointv3.
 	return a, problems
 }
 
-// patchedAssignment is an assignment without endpoints, and what `envoyEndpoints:`
-// overrides in it, which is nothing.
-func patchedAssignment(name string, u *spec.Upstream) (a *endpointv3.ClusterLoadAssignment, over []string, err error) {
-	a = &endpointv3.ClusterLoadAssignment{ClusterName: AssignmentName(name, u)}
-	over, err = patch(a, u.EnvoyEndpoints, "spec.envoyEndpoints", "cluster_name", "endpoints", "named_endpoints")
-	return a, over, err
+// patchedAssignment is an assignment without endpoints. `envoyEndpoints:` overrides
+// nothing in it: the fields that are made may not be set.
+func patchedAssignment(name string, u *spec.Upstream) (*endpointv3.ClusterLoadAssignment, error) {
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: AssignmentName(name, u)}
+	_, err := patch(a, u.EnvoyEndpoints, "spec.envoyEndpoints", "cluster_name", "endpoints", "named_endpoints")
+	return a, err
 }
 
 func locality(l model.Locality) *corev3.Locality {

@@ -21,7 +21,7 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 			_, over["spec.envoy"], err = patchedCluster(d.Name, b, nil, MaxBand)
 		}
 		if err == nil {
-			_, over["spec.envoyEndpoints"], err = patchedAssignment(d.Name, b)
+			_, err = patchedAssignment(d.Name, b)
 		}
 	case *spec.Listener:
 		if b.Envoy != "" || b.EnvoyHTTP != "" {
