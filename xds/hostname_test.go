@@ -1,6 +1,7 @@
 package xds_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -79,12 +80,12 @@ spec: {listeners: [edge]}
 	t.Cleanup(func() { <-done })
 	cluster := func() string {
 		tab, _ := engine.Table(class)
-		r := tab.Resources[delivery.Clusters]["cloud"]
+		r := tab.Get(delivery.Clusters, "cloud")
 		if r == nil {
 			return "none"
 		}
 		c := &clusterv3.Cluster{}
-		if err := r.Body.UnmarshalTo(c); err != nil {
+		if err := r.Message().UnmarshalTo(c); err != nil {
 			t.Fatal(err)
 		}
 		var out []string
@@ -93,7 +94,7 @@ spec: {listeners: [edge]}
 				out = append(out, e.GetEndpoint().GetHostname()+"="+e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
 			}
 		}
-		if r.Assignment != "" || len(tab.Resources[delivery.Assignments]) > 0 {
+		if r.Assignment != "" || len(slices.Collect(tab.All(delivery.Assignments))) > 0 {
 			out = append(out, "and an assignment")
 		}
 		kind := c.GetType().String()

@@ -69,13 +69,13 @@ func (p *Publisher) wantSecrets() {
 }
 
 // addSecrets puts the secrets of a document into a table. mu is held.
-func (p *Publisher) addSecrets(t *delivery.Table, doc string, secrets []spec.Secret) {
+func (p *Publisher) addSecrets(t content, doc string, secrets []spec.Secret) {
 	for _, s := range secrets {
 		r, err := p.secret(doc, s)
 		if r != nil {
-			t.Resources[delivery.Secrets][s.Name] = r
+			t.add(r)
 		} else {
-			t.Unknown[s.Name] = true
+			t.unknown[s.Name] = true
 		}
 		if err != nil {
 			p.note(nil, []model.Problem{{Document: doc, Field: s.Field, Message: err.Error()}})
@@ -85,10 +85,10 @@ func (p *Publisher) addSecrets(t *delivery.Table, doc string, secrets []spec.Sec
 
 // unknownSecrets keeps those of an upstream that is not served from being told as
 // removed. mu is held.
-func (p *Publisher) unknownSecrets(t *delivery.Table, upstream string) {
+func (p *Publisher) unknownSecrets(t content, upstream string) {
 	if u, ok := p.spec.Upstream(upstream); ok {
 		for _, s := range u.Secrets(upstream) {
-			t.Unknown[s.Name] = true
+			t.unknown[s.Name] = true
 		}
 	}
 }

@@ -1,10 +1,8 @@
 package xds_test
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +113,11 @@ func (v *vault) until(what string, ok func(*delivery.Table) bool) *delivery.Tabl
 func TestSecretsOfAClass(t *testing.T) {
 	v := newVault(t)
 	names := func(t *delivery.Table) string {
-		return strings.Join(slices.Sorted(maps.Keys(t.Resources[delivery.Secrets])), " ")
+		var out []string
+		for r := range t.All(delivery.Secrets) {
+			out = append(out, r.Name)
+		}
+		return strings.Join(out, " ")
 	}
 	first := v.table("edge")
 	if got := names(first); got != "listener.edge.tls.certificates[0] upstream.bank.tls.ca upstream.bank.tls.certificate" {
@@ -124,9 +126,9 @@ func TestSecretsOfAClass(t *testing.T) {
 	if got := names(v.table("inner")); got != "upstream.other.tls.ca" {
 		t.Errorf("inner is served %s", got)
 	}
-	pair := first.Resources[delivery.Secrets]["upstream.bank.tls.certificate"]
+	pair := first.Get(delivery.Secrets, "upstream.bank.tls.certificate")
 	secret := &tlsv3.Secret{}
-	if err := pair.Body.UnmarshalTo(secret); err != nil || !pair.Private || first.Resources[delivery.Secrets]["upstream.bank.tls.ca"].Private {
+	if err := pair.Message().UnmarshalTo(secret); err != nil || !pair.Private || first.Get(delivery.Secrets, "upstream.bank.tls.ca").Private {
 		t.Errorf("private: %v, %v", pair.Private, err)
 	}
 	key, _ := os.ReadFile(v.authority.File("us-key.pem"))
@@ -137,12 +139,12 @@ func TestSecretsOfAClass(t *testing.T) {
 	v.issue("us")
 	v.keeper.Reload()
 	second := v.until("renewed", func(t *delivery.Table) bool {
-		return t.Resources[delivery.Secrets]["upstream.bank.tls.certificate"].Version != pair.Version
+		return t.Get(delivery.Secrets, "upstream.bank.tls.certificate").Version != pair.Version
 	})
 	for _, typ := range delivery.Types {
-		for name, r := range first.Resources[typ] {
-			if name != pair.Name && second.Resources[typ][name].Version != r.Version {
-				t.Errorf("%s %s changed with the certificate", typ.Short(), name)
+		for r := range first.All(typ) {
+			if r.Name != pair.Name && second.Get(typ, r.Name).Version != r.Version {
+				t.Errorf("%s %s changed with the certificate", typ.Short(), r.Name)
 			}
 		}
 	}
@@ -154,14 +156,14 @@ func TestSecretsOfAClass(t *testing.T) {
 	v.keeper.Reload()
 	v.store.apply(t, "kind: Upstream\nname: bank\nspec: {endpoints: [{address: '127.0.0.1:3'}], tls: {ca: {file: ca.pem}, certificate: {cert: us.pem, key: us-key.pem}, sni: bank.test}}\n")
 	third := v.until("applied", func(t *delivery.Table) bool { return t != second })
-	if third.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil || len(third.Unknown) > 0 {
+	if third.Get(delivery.Secrets, "listener.edge.tls.certificates[0]") == nil || len(third.Unknown) > 0 {
 		t.Errorf("%s, unknown %v", names(third), third.Unknown)
 	}
 	// One that was never there is not known, neither served nor told as removed;
 	// where another was served under its name, that stays.
 	v.store.apply(t, "kind: Listener\nname: edge\nspec: {address: '127.0.0.1:10000', routes: [all], tls: {certificates: [{cert: none.pem, key: none-key.pem}, {cert: late.pem, key: late-key.pem}]}}\n")
 	late := v.until("late", func(t *delivery.Table) bool { return t.Unknown["listener.edge.tls.certificates[1]"] })
-	if late.Resources[delivery.Secrets]["listener.edge.tls.certificates[0]"] == nil {
+	if late.Get(delivery.Secrets, "listener.edge.tls.certificates[0]") == nil {
 		t.Error("the good one is gone")
 	}
 	if p := v.publisher.Problems(); len(p) != 2 || p[1].Document != "Listener/edge" || p[1].Field != "spec.tls.certificates[1]" || !strings.Contains(p[1].Message, "late.pem") {

@@ -2,12 +2,10 @@ package xds
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -26,8 +24,8 @@ func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
 			p.cfg.Engine.Drop(c)
 			continue
 		}
-		t := p.table(c)
-		if now, _ := p.cfg.Engine.Table(c); now == nil || !equalTables(now, t) {
+		now, _ := p.cfg.Engine.Table(c)
+		if t := p.table(c).table(now); t != now {
 			p.cfg.Engine.Publish(c, t)
 		}
 	}
@@ -84,28 +82,47 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 	p.assignments, p.unusable = next, problems
 }
 
+// content is what a class is served, as it is gathered.
+type content struct {
+	resources map[delivery.Type]map[string]*delivery.Resource
+	unknown   map[string]bool
+}
+
+func newContent() content {
+	c := content{map[delivery.Type]map[string]*delivery.Resource{}, map[string]bool{}}
+	for _, typ := range delivery.Types {
+		c.resources[typ] = map[string]*delivery.Resource{}
+	}
+	return c
+}
+
+func (c content) add(r *delivery.Resource) { c.resources[r.Type][r.Name] = r }
+
+// table is the content as a table, which is the one before where nothing changed.
+func (c content) table(before *delivery.Table) *delivery.Table {
+	return delivery.NewTable(before, c.resources, c.unknown)
+}
+
 // table is all that a class is served.
-func (p *Publisher) table(c delivery.Class) *delivery.Table {
+func (p *Publisher) table(c delivery.Class) content {
 	band := translate.Band(c.Band)
-	t := &delivery.Table{Unknown: map[string]bool{}, Resources: map[delivery.Type]map[string]*delivery.Resource{
-		delivery.Clusters: {}, delivery.Assignments: {}, delivery.Secrets: {}, delivery.Listeners: {}, delivery.RouteTables: {},
-	}}
+	t := newContent()
 	for _, name := range p.spec.UpstreamsFor(c.Group, band == translate.GRPC) {
 		pub := p.published[name]
 		if pub == nil {
-			t.Unknown[name] = true
+			t.unknown[name] = true
 			p.unknownSecrets(t, name)
 			continue
 		}
 		cluster := p.cluster(name, pub, band)
 		if cluster == nil || cluster.Assignment != "" && p.assignments[cluster.Assignment] == nil {
-			t.Unknown[name] = true // it exists and cannot be said: that is not a deletion
+			t.unknown[name] = true // it exists and cannot be said: that is not a deletion
 			p.unknownSecrets(t, name)
 			continue
 		}
-		t.Resources[delivery.Clusters][name] = cluster
+		t.add(cluster)
 		if cluster.Assignment != "" {
-			t.Resources[delivery.Assignments][cluster.Assignment] = p.assignmentFor(cluster.Assignment, band)
+			t.add(p.assignmentFor(cluster.Assignment, band))
 		}
 		if band != translate.GRPC {
 			p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))
@@ -113,7 +130,7 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 	}
 	for name := range p.older { // a session serves them only to who holds the cluster
 		if r := p.assignmentFor(name, band); r != nil {
-			t.Resources[delivery.Assignments][name] = r
+			t.add(r)
 		}
 	}
 	g, _ := p.spec.Group(c.Group)
@@ -127,14 +144,14 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 			continue
 		}
 		if r := p.entrance(delivery.Listeners, name, band, l); r != nil {
-			t.Resources[delivery.Listeners][name] = r
+			t.add(r)
 			p.addSecrets(t, "Listener/"+name, l.Secrets(name))
 		}
 		if !l.RoutesHTTP() {
 			continue
 		}
 		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {
-			t.Resources[delivery.RouteTables][name] = r
+			t.add(r)
 		}
 	}
 	return t
@@ -142,15 +159,15 @@ func (p *Publisher) table(c delivery.Class) *delivery.Table {
 
 // addTargets puts a listener for gRPC's own clients into a table: one resource for
 // each host, and the routes.
-func (p *Publisher) addTargets(t *delivery.Table, name string, l *spec.Listener) {
+func (p *Publisher) addTargets(t content, name string, l *spec.Listener) {
 	for _, host := range translate.Targets(l, p.spec) {
 		r, problem := p.resource(delivery.Listeners, host, translate.GRPC, "Listener/"+name, translate.APIListener(host, name), nil, nil)
 		if p.note(r, problem) != nil {
-			t.Resources[delivery.Listeners][host] = r
+			t.add(r)
 		}
 	}
 	if r := p.entrance(delivery.RouteTables, name, translate.GRPC, l); r != nil {
-		t.Resources[delivery.RouteTables][name] = r
+		t.add(r)
 	}
 }
 
@@ -164,7 +181,7 @@ func (p *Publisher) assignmentFor(name string, band translate.Band) *delivery.Re
 		return same.resource
 	}
 	m := &endpointv3.ClusterLoadAssignment{}
-	if err := r.Body.UnmarshalTo(m); err != nil {
+	if err := proto.Unmarshal(r.Content(), m); err != nil {
 		return p.note(nil, []model.Problem{{Document: r.Document, Message: "cannot be read again: " + err.Error()}})
 	}
 	out, problem := p.resource(delivery.Assignments, name, translate.GRPC, r.Document, translate.GRPCAssignment(m), nil, nil)
@@ -263,14 +280,7 @@ func encode(typ delivery.Type, name, doc string, m proto.Message) (*delivery.Res
 	if err != nil {
 		return nil, fmt.Errorf("cannot be encoded: %w", err)
 	}
-	return &delivery.Resource{Type: typ, Name: name, Version: delivery.VersionOf(body), Document: doc, Body: &anypb.Any{TypeUrl: string(typ), Value: body}}, nil
-}
-
-func equalTables(a, b *delivery.Table) bool {
-	for _, typ := range delivery.Types {
-		if !maps.Equal(a.Resources[typ], b.Resources[typ]) {
-			return false
-		}
-	}
-	return maps.Equal(a.Unknown, b.Unknown)
+	r := delivery.NewResource(typ, name, body)
+	r.Document = doc
+	return r, nil
 }

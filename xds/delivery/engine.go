@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // Engine holds the newest table of every class and the memory of every proxy. It
@@ -16,7 +14,7 @@ type Engine struct {
 	classes  map[Class]*classState
 	memories map[memoryKey]*Memory
 	suspects map[content]bool
-	wanted   map[string]int // assignments that streams subscribe to, by count
+	names    map[namesID]*Names // what streams subscribe to
 	demand   chan struct{}
 	swept    time.Time // when forgotten proxies were last looked for
 }
@@ -29,39 +27,115 @@ type content struct {
 	Name, Version string
 }
 
+// Member is a stream as the engine sees it.
+type Member interface {
+	// Wake makes it take up the newest table of its class. It does not block.
+	Wake()
+}
+
 type classState struct {
 	table   *Table
 	changed chan struct{}
+	members map[Member]struct{}
+	told    *Table // what the members were woken for last
+	telling bool   // somebody wakes them
 }
 
 // NewEngine returns an engine without tables.
 func NewEngine() *Engine {
 	return &Engine{
 		classes: map[Class]*classState{}, memories: map[memoryKey]*Memory{}, suspects: map[content]bool{},
-		wanted: map[string]int{}, demand: make(chan struct{}, 1),
+		names: map[namesID]*Names{}, demand: make(chan struct{}, 1),
 	}
 }
 
 func (e *Engine) class(c Class) *classState {
 	s := e.classes[c]
 	if s == nil {
-		s = &classState{changed: make(chan struct{})}
+		s = &classState{changed: make(chan struct{}), members: map[Member]struct{}{}}
 		e.classes[c] = s
 	}
 	return s
 }
 
-// Publish makes t the table of a class. Streams take it up by themselves.
+// Publish makes t the table of a class and has its streams woken. It waits for
+// none of them.
 func (e *Engine) Publish(c Class, t *Table) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.class(c)
 	s.table = t
-	close(s.changed)
-	s.changed = make(chan struct{})
+	e.tell(s)
 }
 
-// Table returns the newest table of a class, nil before the first, and a channel
+// Drop forgets the table of a class; its streams are woken and find none.
+func (e *Engine) Drop(c Class) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.classes[c]; s != nil {
+		s.table = nil
+		e.tell(s)
+		e.forget(c, s)
+	}
+}
+
+// tell has the members of a class woken. mu is held.
+func (e *Engine) tell(s *classState) {
+	close(s.changed)
+	s.changed = make(chan struct{})
+	if !s.telling && len(s.members) > 0 {
+		s.telling = true
+		go e.wake(s)
+	}
+}
+
+// wake wakes the members of a class until they were woken for its newest table.
+func (e *Engine) wake(s *classState) {
+	var members []Member
+	for {
+		e.mu.Lock()
+		if s.told == s.table {
+			s.telling = false
+			e.mu.Unlock()
+			return
+		}
+		s.told = s.table
+		members = slices.AppendSeq(members[:0], maps.Keys(s.members))
+		e.mu.Unlock()
+		for _, m := range members {
+			m.Wake()
+		}
+	}
+}
+
+// Join makes a stream a member of a class, and returns its table; nil where it has
+// none.
+func (e *Engine) Join(c Class, m Member) *Table {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.class(c)
+	s.members[m] = struct{}{}
+	return s.table
+}
+
+// Leave ends a membership.
+func (e *Engine) Leave(c Class, m Member) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.classes[c]; s != nil {
+		delete(s.members, m)
+		e.forget(c, s)
+	}
+}
+
+// forget drops a class that has neither table nor members. mu is held.
+func (e *Engine) forget(c Class, s *classState) {
+	if s.table == nil && len(s.members) == 0 {
+		delete(e.classes, c)
+	}
+}
+
+// Table returns the newest table of a class, nil where it has none, and a channel
 // that is closed when there is a newer one.
 func (e *Engine) Table(c Class) (*Table, <-chan struct{}) {
 	e.mu.Lock()
@@ -70,39 +144,12 @@ func (e *Engine) Table(c Class) (*Table, <-chan struct{}) {
 	return s.table, s.changed
 }
 
-// Drop forgets a class; its streams are woken and find no table.
-func (e *Engine) Drop(c Class) {
+// suspicious tells whether anybody refused anything.
+func (e *Engine) suspicious() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s := e.classes[c]; s != nil {
-		close(s.changed)
-	}
-	delete(e.classes, c)
+	return len(e.suspects) > 0
 }
-
-// subscribe counts the streams that want an assignment, so that older
-// generations can be kept for them.
-func (e *Engine) subscribe(name string, delta int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.wanted[name] += delta; e.wanted[name] <= 0 {
-		delete(e.wanted, name)
-	}
-	select {
-	case e.demand <- struct{}{}:
-	default:
-	}
-}
-
-// Wanted lists the assignments that any stream subscribes to, sorted.
-func (e *Engine) Wanted() []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Sorted(maps.Keys(e.wanted))
-}
-
-// Demand receives after Wanted changed. There is one reader.
-func (e *Engine) Demand() <-chan struct{} { return e.demand }
 
 func (e *Engine) suspect(c content) bool {
 	e.mu.Lock()
@@ -117,189 +164,4 @@ func (e *Engine) setSuspect(c content) {
 		clear(e.suspects)
 	}
 	e.suspects[c] = true
-}
-
-// Memory returns what is remembered of a proxy. A new version of its Envoy
-// forgets what the older one refused.
-func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	k := memoryKey{group, node}
-	m := e.memories[k]
-	if m == nil {
-		m = &Memory{accepted: map[Type]map[string]*Resource{}, parked: map[content]model.Parked{}, unheard: map[Type][]map[string]*Resource{}, drains: map[string]time.Time{}}
-		e.memories[k] = m
-	}
-	m.mu.Lock()
-	if m.version != version {
-		clear(m.parked)
-		m.version = version
-	}
-	m.streams++
-	m.mu.Unlock()
-	if now.Sub(e.swept) > sweepEvery {
-		e.swept = now
-		for k, old := range e.memories {
-			if old.idle(now) {
-				delete(e.memories, k)
-			}
-		}
-	}
-	return m
-}
-
-// memoryKept is how long a proxy without a stream is remembered.
-const memoryKept = time.Hour
-
-// sweepEvery bounds how often all memories are looked at.
-const sweepEvery = time.Minute
-
-// Memory is what one proxy accepted and refused, over all its streams.
-type Memory struct {
-	mu       sync.Mutex
-	version  string
-	streams  int
-	left     time.Time
-	accepted map[Type]map[string]*Resource
-	parked   map[content]model.Parked
-	unheard  map[Type][]map[string]*Resource // state of the world: sets that no answer came for yet
-	drains   map[string]time.Time            // clusters that nothing names any more, while connections may use them
-	drainAll time.Time                       // the same of every cluster: a listener was removed whose routes are not known
-}
-
-// drain keeps the clusters that are named no more until a time.
-func (m *Memory) drain(named, still []string, until time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range named {
-		if !slices.Contains(still, c) {
-			m.drains[c] = until
-		}
-	}
-}
-
-// drainEverything keeps every cluster until a time.
-func (m *Memory) drainEverything(until time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.drainAll = until
-}
-
-// drainsUntil is when the last connection to a cluster ends; one that is over is
-// forgotten.
-func (m *Memory) drainsUntil(cluster string, now time.Time) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	until := m.drains[cluster]
-	if !now.Before(until) {
-		delete(m.drains, cluster)
-	}
-	if m.drainAll.After(until) {
-		return m.drainAll
-	}
-	return until
-}
-
-// setOpen keeps what was sent and is not answered: should the stream break, the
-// proxy may have taken it, and be back before the break is noticed.
-func (m *Memory) setOpen(t Type, open []*sent) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.unheard, t)
-	for _, o := range open {
-		m.unheard[t] = append(m.unheard[t], o.set)
-	}
-}
-
-// open returns what setOpen kept, newest first.
-func (m *Memory) open(t Type) []map[string]*Resource {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := slices.Clone(m.unheard[t])
-	slices.Reverse(out)
-	return out
-}
-
-func (m *Memory) idle(now time.Time) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.streams == 0 && now.Sub(m.left) > memoryKept
-}
-
-// Leave ends a stream's use of the memory.
-func (m *Memory) Leave(now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.streams--
-	m.left = now
-}
-
-func (m *Memory) accept(r *Resource) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.accepted[r.Type] == nil {
-		m.accepted[r.Type] = map[string]*Resource{}
-	}
-	m.accepted[r.Type][r.Name] = r
-	delete(m.parked, content{r.Type, r.Name, r.Version})
-}
-
-func (m *Memory) forget(t Type, name string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.accepted[t], name)
-}
-
-func (m *Memory) last(t Type, name string) *Resource {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.accepted[t][name]
-}
-
-func (m *Memory) all(t Type) map[string]*Resource {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return maps.Clone(m.accepted[t])
-}
-
-func (m *Memory) park(p model.Parked) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for c := range m.parked {
-		if c.Type == Type(p.Type) && c.Name == p.Name {
-			delete(m.parked, c)
-		}
-	}
-	m.parked[content{Type(p.Type), p.Name, p.Version}] = p
-}
-
-func (m *Memory) isParked(r *Resource) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, ok := m.parked[content{r.Type, r.Name, r.Version}]
-	return ok
-}
-
-// release forgets a refusal whose content is no longer what would be sent.
-func (m *Memory) release(p model.Parked) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.parked, content{Type(p.Type), p.Name, p.Version})
-}
-
-// Parked lists what the proxy refused, by type and name.
-func (m *Memory) Parked() []model.Parked {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := slices.Collect(maps.Values(m.parked))
-	slices.SortFunc(out, func(a, b model.Parked) int {
-		if a.Type != b.Type {
-			return slices.Index(Types, Type(a.Type)) - slices.Index(Types, Type(b.Type))
-		}
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return out
 }

@@ -118,11 +118,11 @@ func (m *machine) follow() {
 }
 
 func (m *machine) build() *Table {
-	t := table()
-	for typ, rs := range m.world {
-		maps.Copy(t.Resources[typ], rs)
+	var all []*Resource
+	for _, rs := range m.world {
+		all = slices.AppendSeq(all, maps.Values(rs))
 	}
-	return t
+	return table(all...)
 }
 
 // change declares a new form of something; one in five is bad.
@@ -189,7 +189,7 @@ func (m *machine) push() {
 		}
 		for _, name := range r.Removed {
 			_, held := m.holds[Clusters][strings.TrimSuffix(name, "@1")]
-			if r.Type == Assignments && held && m.table.get(Clusters, strings.TrimSuffix(name, "@1")) != nil {
+			if r.Type == Assignments && held && m.table.Get(Clusters, strings.TrimSuffix(name, "@1")) != nil {
 				m.rt.Fatalf("the assignment of a published cluster is removed: %s", sayOne(r))
 			}
 		}
@@ -210,7 +210,7 @@ func (m *machine) makesBeforeItBreaks(r Response) {
 	case r.Type == RouteTables:
 		for _, x := range r.Resources {
 			for _, c := range x.Clusters {
-				served := m.table.get(Clusters, c)
+				served := m.table.Get(Clusters, c)
 				if served == nil || slices.Contains(older, c) || m.holds[Clusters][c] != "" || m.now.Sub(m.since) >= defaultWarmWait {
 					continue
 				}

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/anypb"
-
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
@@ -207,7 +205,7 @@ func (p *peer) start() []Response {
 	all = append(all, p.settle()...)
 	var routed []string
 	for name := range p.holds[Listeners] {
-		if r := p.table.get(Listeners, name); r == nil || len(r.Clusters) == 0 {
+		if r := p.table.Get(Listeners, name); r == nil || len(r.Clusters) == 0 {
 			routed = append(routed, name)
 		}
 	}
@@ -222,7 +220,7 @@ func (p *peer) start() []Response {
 func (p *peer) assignmentsOf() []string {
 	var out []string
 	for name := range p.holds[Clusters] {
-		if r := p.table.get(Clusters, name); r != nil {
+		if r := p.table.Get(Clusters, name); r != nil {
 			out = append(out, r.Assignment)
 		}
 	}
@@ -286,18 +284,29 @@ func (p *peer) want(rs []Response, want string) {
 
 // table builds a table of resources.
 func table(rs ...*Resource) *Table {
-	t := &Table{Resources: map[Type]map[string]*Resource{}, Unknown: map[string]bool{}}
-	for _, typ := range Types {
-		t.Resources[typ] = map[string]*Resource{}
-	}
+	by := map[Type]map[string]*Resource{}
 	for _, r := range rs {
-		t.Resources[r.Type][r.Name] = r
+		if by[r.Type] == nil {
+			by[r.Type] = map[string]*Resource{}
+		}
+		by[r.Type][r.Name] = r
 	}
-	return t
+	return NewTable(nil, by, map[string]bool{})
 }
 
 func resource(typ Type, name, version string) *Resource {
-	return &Resource{Type: typ, Name: name, Version: version, Body: &anypb.Any{TypeUrl: string(typ), Value: []byte(name + version)}, Document: "Upstream/" + name}
+	r := newResource(typ, name, version, []byte(name+version))
+	r.Document = "Upstream/" + name
+	return r
+}
+
+// setVersion is the version that a client presents of what it holds.
+func setVersion(versions map[string]string) string {
+	var s sum
+	for name, version := range versions {
+		s = s.plus(sumOf(name, version))
+	}
+	return s.version()
 }
 
 func cluster(name, version string) *Resource {

@@ -29,6 +29,7 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 			continue
 		}
 		st.dirty = false
+		st.moveTo(cover{s.table.set(typ), st.names, st.all})
 		r, later := s.next(st, now)
 		if r != nil {
 			out = append(out, *r)
@@ -61,10 +62,12 @@ func (s *Session) mayOpen(st *state, now time.Time) (time.Time, bool) {
 
 // change is what a type owes its proxy.
 type change struct {
-	send   map[string]*Resource
-	remove map[string]bool
+	send   []*Resource
+	remove []string
 	later  time.Time // a hold ends then
 }
+
+func (c change) empty() bool { return len(c.send) == 0 && len(c.remove) == 0 }
 
 // next builds the next response of a type, nil when nothing is owed.
 func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
@@ -72,14 +75,14 @@ func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
 		return nil, time.Time{}
 	}
 	c := s.changes(st, now)
-	if len(c.send) == 0 && len(c.remove) == 0 && !st.owed {
+	if c.empty() && !st.owed {
 		return nil, c.later
 	}
 	s.pick(st, &c)
 	if st.typ == Listeners {
 		s.pairAddresses(st, &c)
 	}
-	if len(c.send) == 0 && len(c.remove) == 0 && !st.owed || st.refused != "" && st.versionAfter(c) == st.refused {
+	if c.empty() && !st.owed || st.refused != "" && st.versionAfter(c) == st.refused {
 		return nil, c.later
 	}
 	return s.respond(st, c, now), c.later
@@ -93,51 +96,29 @@ func (s *Session) silentAboutClusters(st *state) bool {
 }
 
 // changes compares what the proxy should have with what it has.
-func (s *Session) changes(st *state, now time.Time) change {
-	c := change{send: map[string]*Resource{}, remove: map[string]bool{}}
-	for name := range s.concerned(st) {
+func (s *Session) changes(st *state, now time.Time) (c change) {
+	for name, x := range st.over {
 		r, keep, later := s.want(st, name, now)
 		if !later.IsZero() && (c.later.IsZero() || later.Before(c.later)) {
 			c.later = later
 		}
-		has, holds := st.has[name]
 		switch {
-		case keep:
-		case r == nil && (holds || st.ask[name] || st.tell[name]):
-			if s.client.Delta || st.typ.fullState() && (holds || st.tell[name]) {
-				c.remove[name] = true
+		case keep || !st.covers(name) && !x.tell:
+		case r == nil && (x.holds || x.ask || x.tell):
+			if s.client.Delta || st.typ.fullState() && (x.holds || x.tell) {
+				c.remove = append(c.remove, name)
 			}
-		case r != nil && (!holds || has.version != r.Version || st.ask[name]):
-			c.send[name] = r
+		case r != nil && (!x.holds || x.version != r.Version || x.ask):
+			c.send = append(c.send, r)
 		}
 	}
 	return c
 }
 
-// concerned is every name that the stream has to do with.
-func (s *Session) concerned(st *state) map[string]bool {
-	if !st.wildcard && len(st.tell) == 0 {
-		return st.names
-	}
-	all := maps.Clone(st.names)
-	if st.wildcard {
-		for name := range s.table.Resources[st.typ] {
-			all[name] = true
-		}
-		for name := range st.has {
-			all[name] = true
-		}
-	}
-	for name := range st.tell {
-		all[name] = true
-	}
-	return all
-}
-
 // want is what a proxy should have of a name: a resource, nothing (it is gone),
 // or what it has already (keep).
 func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep bool, later time.Time) {
-	r = s.table.get(st.typ, name)
+	r = s.table.Get(st.typ, name)
 	switch {
 	case r == nil && st.typ == Clusters:
 		keep, later = s.stillNeeded(st, name, now)
@@ -147,15 +128,13 @@ func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep
 	case r == nil && st.typ == Secrets:
 		// Whoever has it uses it until it names another: what is taken from a warm
 		// listener would leave it without a certificate.
-		_, holds := st.has[name]
-		return nil, holds || s.table.Unknown[name], time.Time{}
+		return nil, st.stand(name).holds || s.table.Unknown[name], time.Time{}
 	case st.typ == Secrets && r.Private && !s.client.Private:
 		s.hold(st, r, now, "the stream is not encrypted and leaves this machine; a private key does not travel on it")
 		return nil, true, time.Time{}
 	case r == nil && st.typ == RouteTables:
 		// The connections of a listener that drains still route by it.
-		_, holds := st.has[name]
-		return nil, holds, time.Time{}
+		return nil, st.stand(name).holds, time.Time{}
 	case r == nil:
 		return nil, false, time.Time{}
 	case st.typ == Assignments && !s.belongs(st, name):
@@ -175,7 +154,7 @@ func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 	if last := s.memory.last(r.Type, r.Name); last != nil && last.Version != r.Version {
 		return last, false, time.Time{}
 	}
-	if st.some[r.Name] {
+	if st.stand(r.Name).some {
 		return nil, true, time.Time{} // it has a form that we do not know
 	}
 	if !st.retried[key] {
@@ -191,16 +170,15 @@ func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 // assignment is gone ends that with nobody, under a route that still names it.
 func (s *Session) assignmentMayReturn(name string) bool {
 	upstream := upstreamOf(name)
-	_, held := s.types[Clusters].has[upstream]
-	return !s.types[Clusters].started || held || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil
+	clusters := s.types[Clusters]
+	return !clusters.started || clusters.stand(upstream).holds || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil
 }
 
 // belongs tells whether a proxy may be sent an assignment that is in its table: its
 // cluster is served to it, or it had it, as it says or we remember.
 func (s *Session) belongs(st *state, name string) bool {
 	upstream := upstreamOf(name)
-	_, held := s.types[Clusters].has[upstream]
-	return held || st.some[name] || s.table.Unknown[upstream] || s.table.get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
+	return s.types[Clusters].stand(upstream).holds || st.stand(name).some || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
 }
 
 func upstreamOf(assignment string) string {
@@ -211,39 +189,34 @@ func upstreamOf(assignment string) string {
 // makeBeforeBreak holds a route table, or a listener that passes connections on,
 // back until the clusters that it newly names are warm.
 func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resource, bool, time.Time) {
-	if h, ok := st.has[r.Name]; s.client.Follows || ok && h.version == r.Version {
+	x := st.stand(r.Name)
+	if s.client.Follows || x.holds && x.version == r.Version {
 		delete(st.waits, r.Name)
 		return r, false, time.Time{}
 	}
 	older := s.memory.last(st.typ, r.Name)
-	h := st.has[r.Name]
-	if h.res != nil {
-		older = h.res
-	}
-	named := map[string]bool{}
-	if older != nil {
-		for _, c := range older.Clusters {
-			named[c] = true
-		}
+	if x.res != nil {
+		older = x.res
 	}
 	clusters := s.types[Clusters]
 	var without, cold string
 	for _, c := range r.Clusters {
-		if named[c] {
+		if older != nil && slices.Contains(older.Clusters, c) {
 			continue
 		}
-		served := s.table.get(Clusters, c)
+		served := s.table.Get(Clusters, c)
 		refused := served != nil && s.memory.isParked(served)
+		has := clusters.stand(c)
 		switch {
-		case served == nil, refused && !clusters.some[c] && s.memory.last(Clusters, c) == nil:
+		case served == nil, refused && !has.some && s.memory.last(Clusters, c) == nil:
 			without = c
-		case refused && clusters.some[c]: // its older form serves on
-		case !clusters.acked[c]:
+		case refused && has.some: // its older form serves on
+		case !has.acked:
 			cold = c
 		}
 	}
 	switch {
-	case without != "" && (older != nil || st.some[r.Name]):
+	case without != "" && (older != nil || x.some):
 		s.hold(st, r, now, "cluster "+without+" is not served to this proxy")
 		if older == nil {
 			return nil, true, time.Time{} // the proxy has a form that we do not know
@@ -289,7 +262,7 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 	if s.table.Unknown[name] {
 		return true, time.Time{}
 	}
-	if _, holds := st.has[name]; !holds {
+	if !st.stand(name).holds {
 		return false, time.Time{}
 	}
 	routes, listeners := s.types[RouteTables], s.types[Listeners]
@@ -309,32 +282,32 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 }
 
 // names tells whether the proxy may use anything of a type that names a cluster.
-func (s *Session) names(st *state, cluster string) bool {
+func (s *Session) names(st *state, cluster string) (named bool) {
 	listeners := s.types[Listeners]
-	for name, h := range st.has {
-		if _, listens := listeners.has[name]; !listens && listeners.started && s.table.get(st.typ, name) == nil {
-			continue // it drains
+	st.each(func(name string, x standing) {
+		if named || listeners.started && !listeners.stand(name).holds && s.table.Get(st.typ, name) == nil {
+			return // it drains
 		}
 		last := s.memory.last(st.typ, name)
 		switch {
-		case h.res == nil, slices.Contains(h.res.Clusters, cluster):
-			return true // it is named, or what names it is not known
-		case st.acked[name]:
-		case last != nil && slices.Contains(last.Clusters, cluster), last == nil && st.some[name]:
-			return true // the form before is in use until the answer comes
+		case x.res == nil, slices.Contains(x.res.Clusters, cluster):
+			named = true // it is named, or what names it is not known
+		case x.acked:
+		case last != nil && slices.Contains(last.Clusters, cluster), last == nil && x.some:
+			named = true // the form before is in use until the answer comes
 		}
-	}
-	return false
+	})
+	return named
 }
 
-func (s *Session) servesRoutes() bool { return len(s.table.Resources[RouteTables]) > 0 }
+func (s *Session) servesRoutes() bool { return s.table.set(RouteTables).resources.n > 0 }
 
 // listenerGone starts the drain of what a removed listener reached; own is the form
 // that the proxy had, nil where that is not known.
 func (s *Session) listenerGone(name string, own *Resource, now time.Time) {
 	reached := own // it passed connections on, and had no routes
 	if own == nil || len(own.Clusters) == 0 {
-		if reached = s.types[RouteTables].has[name].res; reached == nil {
+		if reached = s.types[RouteTables].stand(name).res; reached == nil {
 			reached = s.memory.last(RouteTables, name)
 		}
 	}
@@ -361,18 +334,19 @@ func (s *Session) pairAddresses(st *state, c *change) {
 	if !s.client.Delta {
 		return // a full set removes and adds at once
 	}
-	for name := range c.remove {
-		old := st.has[name].res
+	c.remove = slices.DeleteFunc(c.remove, func(name string) bool {
+		old := st.stand(name).res
 		if old == nil {
-			continue
+			return false
 		}
-		for other, r := range s.table.Resources[Listeners] {
-			_, now := c.send[other]
-			if r.Address == old.Address && !now && st.has[other].version != r.Version && !s.memory.isParked(r) {
-				delete(c.remove, name)
+		for r := range s.table.All(Listeners) {
+			now := slices.ContainsFunc(c.send, func(x *Resource) bool { return x.Name == r.Name })
+			if r.Address == old.Address && !now && st.stand(r.Name).version != r.Version && !s.memory.isParked(r) {
+				return true
 			}
 		}
-	}
+		return false
+	})
 }
 
 // pick narrows a change to what goes into one response: what is tried apart, and
@@ -380,78 +354,67 @@ func (s *Session) pairAddresses(st *state, c *change) {
 func (s *Session) pick(st *state, c *change) {
 	for len(st.groups) > 0 {
 		group := st.groups[0]
-		narrowed := map[string]*Resource{}
-		for name, r := range c.send {
-			if group[name] {
-				narrowed[name] = r
-			}
-		}
-		if len(narrowed) > 0 {
-			c.send = narrowed
+		if slices.ContainsFunc(c.send, func(r *Resource) bool { return group[r.Name] }) {
+			c.send = slices.DeleteFunc(c.send, func(r *Resource) bool { return !group[r.Name] })
 			return
 		}
 		st.groups = st.groups[1:]
 	}
-	var suspects []string
-	for name, r := range c.send {
-		if s.engine.suspect(content{r.Type, r.Name, r.Version}) {
-			suspects = append(suspects, name)
+	var suspects []*Resource
+	if s.engine.suspicious() {
+		for _, r := range c.send {
+			if s.engine.suspect(content{r.Type, r.Name, r.Version}) {
+				suspects = append(suspects, r)
+			}
 		}
 	}
-	if len(suspects) == 0 || len(suspects) == 1 && len(c.send) == 1 {
-		return
-	}
-	slices.Sort(suspects)
-	if len(suspects) == len(c.send) {
-		only := suspects[0]
-		c.send = map[string]*Resource{only: c.send[only]}
-		c.remove = map[string]bool{}
-		return
-	}
-	for _, name := range suspects {
-		delete(c.send, name)
+	switch {
+	case len(suspects) == 0, len(suspects) == 1 && len(c.send) == 1:
+	case len(suspects) == len(c.send):
+		c.send, c.remove = []*Resource{slices.MinFunc(suspects, inOrder)}, nil
+	default:
+		c.send = slices.DeleteFunc(c.send, func(r *Resource) bool { return slices.Contains(suspects, r) })
 	}
 }
 
 // respond opens a response.
 func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	s.nonce++
-	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: slices.Sorted(maps.Keys(c.remove))}
-	for name, r := range c.send {
-		if had := st.has[name].res; had != nil && st.typ == Listeners {
-			s.memory.drain(had.Clusters, r.Clusters, now.Add(s.client.Drain)) // connections that it passed on
+	slices.SortFunc(c.send, inOrder)
+	slices.Sort(c.remove)
+	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: c.remove}
+	for _, r := range c.send {
+		x := st.stand(r.Name)
+		if x.res != nil && st.typ == Listeners {
+			s.memory.drain(x.res.Clusters, r.Clusters, now.Add(s.client.Drain)) // connections that it passed on
 		}
-		st.has[name] = held{r.Version, r}
-		delete(st.acked, name)
-		delete(st.ask, name)
-		delete(st.tell, name)
+		st.put(r.Name, standing{held: held{r.Version, r}, holds: true, some: x.some})
 		if s.memory.isParked(r) {
 			st.retried[content{r.Type, r.Name, r.Version}] = true
 		}
-		if st.typ == Clusters && r.Assignment != "" && s.types[Assignments].names[r.Assignment] {
-			s.types[Assignments].ask[r.Assignment] = true
+		if assignments := s.types[Assignments]; st.typ == Clusters && r.Assignment != "" && assignments.names.has(r.Assignment) {
+			assignments.asks(r.Assignment)
 		}
 	}
-	for _, name := range o.removed {
-		had := st.has[name].res
+	for _, name := range c.remove {
+		had := st.stand(name).res
 		st.drop(name)
 		if st.typ == Listeners {
 			s.listenerGone(name, had, now)
 		}
 	}
 	st.owed = false
-	out := &Response{Type: st.typ, Nonce: o.nonce}
+	o.version = st.sum.version()
+	out := &Response{Type: st.typ, Nonce: o.nonce, Version: o.version}
 	if s.client.Delta {
-		out.Resources, out.Removed = sorted(c.send), o.removed
+		out.Removed = o.removed
 	} else {
-		o.set = st.fullSet()
+		o.set = st.snapshot()
 		if st.typ.fullState() {
-			o.resources = o.set
+			o.resources = byName(st.fullSet())
 		}
-		out.Resources = sorted(o.resources)
 	}
-	out.Version = setVersion(st.versions())
-	o.version = out.Version
+	out.Resources = o.resources
 	st.open = append(st.open, o)
 	st.newest = o.nonce
 	if !s.client.Delta {
@@ -460,41 +423,26 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 	return out
 }
 
-// fullSet is all that a state-of-the-world client has once it took the response.
-func (st *state) fullSet() map[string]*Resource {
-	all := make(map[string]*Resource, len(st.has))
-	for name, h := range st.has {
-		if h.res != nil {
-			all[name] = h.res
-		}
-	}
-	return all
-}
-
 // versionAfter is the version that a response with this change would have.
 func (st *state) versionAfter(c change) string {
-	versions := st.versions()
-	for name, r := range c.send {
-		versions[name] = r.Version
+	after := st.sum
+	for _, name := range c.remove {
+		if x := st.stand(name); x.holds {
+			after = after.minus(sumOf(name, x.version))
+		}
 	}
-	for name := range c.remove {
-		delete(versions, name)
+	for _, r := range c.send {
+		if x := st.stand(r.Name); x.holds {
+			after = after.minus(sumOf(r.Name, x.version))
+		}
+		after = after.plus(sumOf(r.Name, r.Version))
 	}
-	return setVersion(versions)
+	return after.version()
 }
 
-func (st *state) versions() map[string]string {
-	m := make(map[string]string, len(st.has))
-	for name, h := range st.has {
-		m[name] = h.version
-	}
-	return m
+func byName(m map[string]*Resource) []*Resource {
+	return slices.SortedFunc(maps.Values(m), inOrder)
 }
 
-func sorted(m map[string]*Resource) []*Resource {
-	out := make([]*Resource, 0, len(m))
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, m[name])
-	}
-	return out
-}
+// inOrder compares resources by name.
+func inOrder(a, b *Resource) int { return strings.Compare(a.Name, b.Name) }

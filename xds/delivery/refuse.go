@@ -12,7 +12,8 @@ import (
 // refused takes a refusal: who is guilty is parked, everything else in the
 // response counts as not held and is sent again.
 func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
-	guilty := Guilty(message, o.resources)
+	resources := o.named()
+	guilty := Guilty(message, resources)
 	message = clip(message)
 	s.emit(model.Event{Kind: model.EventDeliveryRefused, Subject: model.Subject{Kind: st.typ.Short(), Name: strings.Join(guilty, " ")}, To: o.version, Reason: message})
 	if !s.client.Delta && st.typ.fullState() && !st.fresh && !st.base && st.accepted == 0 {
@@ -27,7 +28,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 		guilty = suspects
 	}
 	for _, name := range guilty {
-		if last := s.memory.last(st.typ, name); last != nil && last.Version == o.resources[name].Version {
+		if last := s.memory.last(st.typ, name); last != nil && last.Version == resources[name].Version {
 			s.memory.forget(st.typ, name) // what it accepted once it refuses now: it was restarted
 		}
 	}
@@ -38,7 +39,7 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 	if len(guilty) > 0 {
 		st.groups = nil
 		for _, name := range guilty {
-			s.park(st, o.resources[name], message, now)
+			s.park(st, resources[name], message, now)
 		}
 		return
 	}
@@ -49,14 +50,14 @@ func (s *Session) refused(st *state, o *sent, message string, now time.Time) {
 // in this form: the others cannot be what was refused.
 func (s *Session) newIn(st *state, o *sent) []string {
 	var out []string
-	for name, r := range o.resources {
-		if last := s.memory.last(st.typ, name); last == nil || last.Version != r.Version || !st.some[name] {
-			out = append(out, name)
+	for _, r := range o.resources {
+		if last := s.memory.last(st.typ, r.Name); last == nil || last.Version != r.Version || !st.stand(r.Name).some {
+			out = append(out, r.Name)
 		}
 	}
 	if len(out) == 0 {
-		for name := range o.resources {
-			out = append(out, name)
+		for _, r := range o.resources {
+			out = append(out, r.Name)
 		}
 	}
 	slices.Sort(out)
@@ -83,7 +84,7 @@ func setOf(names []string) map[string]bool {
 }
 
 func (s *Session) park(st *state, r *Resource, message string, now time.Time) {
-	if is := s.table.get(r.Type, r.Name); is == nil || is.Version != r.Version {
+	if is := s.table.Get(r.Type, r.Name); is == nil || is.Version != r.Version {
 		return // it changed while the answer was under way: that is not sent again
 	}
 	key := content{r.Type, r.Name, r.Version}

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -54,7 +53,7 @@ type Response struct {
 func (r Response) Size() int {
 	n := 0
 	for _, x := range r.Resources {
-		n += len(x.Body.Value) + len(x.Body.TypeUrl) + 2*len(x.Name) + 32
+		n += len(x.field)
 	}
 	return n
 }
@@ -72,59 +71,6 @@ type Session struct {
 	types map[Type]*state
 	nonce uint64
 	start time.Time
-}
-
-// held is what the proxy has of a name: res is nil where only the version is
-// known, from what the proxy presented.
-type held struct {
-	version string
-	res     *Resource
-}
-
-// state is one type on one stream.
-type state struct {
-	typ      Type
-	started  bool // a request came
-	fresh    bool // the first request presented no version
-	wildcard bool
-	names    map[string]bool
-	has      map[string]held // what was sent last, or presented; answers pending
-	acked    map[string]bool // of has: covered by an answer, or presented
-	some     map[string]bool // the proxy has some form of it, acknowledged or presented
-	ask      map[string]bool // answer though the version is the same
-	owed     bool            // a response is due though nothing differs
-	tell     map[string]bool // removals that were refused and are told again
-	open     []*sent         // oldest first
-	newest   string          // nonce of the newest response
-	accepted int             // responses that were accepted on this stream
-	dirty    bool
-
-	groups  []map[string]bool // what is tried apart, after a refusal without names
-	refused string            // version of the set that was refused last: not sent again
-	stuck   bool              // nothing is sent until the content changes
-	waits   map[string]*wait  // what is held back
-	retried map[content]bool  // parked content tried once more on this stream
-
-	base bool // what a state-of-the-world client came with is known
-	lag  time.Duration
-}
-
-// sent is a response without an answer.
-type sent struct {
-	nonce     string
-	at        time.Time
-	resources map[string]*Resource
-	removed   []string
-	version   string
-	set       map[string]*Resource // state of the world: all that the client has once it took this
-}
-
-// wait is a route table that is held back.
-type wait struct {
-	version string
-	since   time.Time
-	why     string
-	over    bool
 }
 
 // Client is what is particular to the proxy at the other end of a stream.
@@ -157,10 +103,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 		types: map[Type]*state{},
 	}
 	for _, t := range Types {
-		s.types[t] = &state{
-			typ: t, names: map[string]bool{}, has: map[string]held{}, acked: map[string]bool{}, some: map[string]bool{}, ask: map[string]bool{},
-			tell: map[string]bool{}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true,
-		}
+		s.types[t] = &state{typ: t, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true}
 	}
 	s.releaseOld() // it may have been away while its content changed
 	return s
@@ -168,9 +111,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 
 // Close ends the session; the proxy may come back.
 func (s *Session) Close(now time.Time) {
-	for name := range s.types[Assignments].names {
-		s.engine.subscribe(name, -1)
-	}
+	s.engine.leave(s.types)
 	s.memory.Leave(now)
 }
 
@@ -178,13 +119,13 @@ func (s *Session) Close(now time.Time) {
 func (s *Session) SetTable(t *Table) {
 	for _, st := range s.types {
 		for name := range st.waits {
-			if t.get(st.typ, name) == nil {
+			if t.Get(st.typ, name) == nil {
 				delete(st.waits, name) // it was taken back before it went out
 			}
 		}
 		st.dirty = true
 		st.groups = nil
-		st.stuck = st.stuck && maps.Equal(s.table.Resources[st.typ], t.Resources[st.typ])
+		st.stuck = st.stuck && s.table.set(st.typ) == t.set(st.typ)
 	}
 	s.table = t
 	s.releaseOld()
@@ -193,7 +134,7 @@ func (s *Session) SetTable(t *Table) {
 // releaseOld forgets refusals of content that is no longer what would be sent.
 func (s *Session) releaseOld() {
 	for _, p := range s.memory.Parked() {
-		if r := s.table.get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
+		if r := s.table.Get(Type(p.Type), p.Name); r == nil || r.Version != p.Version {
 			s.memory.release(p)
 			s.emit(model.Event{Kind: model.EventDeliveryReleased, Subject: model.Subject{Kind: Type(p.Type).Short(), Name: p.Name}, From: p.Version, Reason: "its content changed"})
 		}
@@ -262,13 +203,14 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 func (s *Session) accepted(st *state, o *sent) {
 	st.accepted++
 	st.refused = ""
-	for name, r := range o.resources {
-		s.memory.accept(r)
-		if h, ok := st.has[name]; ok && h.version == r.Version {
-			st.acked[name], st.some[name] = true, true
-			st.has[name] = held{r.Version, r}
+	for _, r := range o.resources {
+		if x := st.stand(r.Name); x.holds && x.version == r.Version {
+			x.res, x.acked, x.some = r, true, true
+			st.put(r.Name, x)
 		}
 	}
+	s.memory.accept(st.typ, o.resources...)
+	s.memory.settle(st.typ, st.cover)
 	s.forgetRemoved(st, o)
 	if st.typ == Listeners && len(o.removed) > 0 {
 		s.retryAddresses()
@@ -286,88 +228,108 @@ const unheard = "?"
 
 // unknown takes back what a response was thought to have brought.
 func (s *Session) unknown(st *state, o *sent) {
-	for name, r := range o.resources {
-		if st.has[name].version != r.Version {
+	for _, r := range o.resources {
+		x := st.stand(r.Name)
+		if x.version != r.Version {
 			continue // a newer one is on its way
 		}
-		delete(st.acked, name)
-		last := s.memory.last(st.typ, name)
+		x.acked = false
+		last := s.memory.last(st.typ, r.Name)
 		switch {
 		case s.client.Delta || !st.typ.fullState():
-			st.has[name] = held{unheard, last}
-		case last != nil && st.some[name]:
-			st.has[name] = held{last.Version, last}
+			x.held, x.holds = held{unheard, last}, true
+		case last != nil && x.some:
+			x.held, x.holds = held{last.Version, last}, true
 		default:
-			delete(st.has, name)
+			x.held, x.holds = held{}, false
 		}
-		if st.typ == Assignments {
-			st.ask[name] = true
-		}
+		x.ask = x.ask || st.typ == Assignments
+		st.put(r.Name, x)
 	}
 	for _, name := range o.removed {
-		st.tell[name] = true
-		if _, again := st.has[name]; again || !s.client.Delta {
-			continue
+		x := st.stand(name)
+		x.tell = true
+		if !x.holds && s.client.Delta {
+			x.held, x.holds, x.some = held{unheard, s.memory.last(st.typ, name)}, true, true
 		}
-		st.has[name], st.some[name] = held{unheard, s.memory.last(st.typ, name)}, true
+		st.put(name, x)
 	}
 }
 
-func (s *Session) subscribeDelta(st *state, r Request, first bool) {
-	for _, name := range r.Unsubscribe {
-		if name == "*" {
-			st.wildcard = false
-			continue
-		}
-		if st.names[name] && st.typ == Assignments {
-			s.engine.subscribe(name, -1)
-		}
-		delete(st.names, name)
-		if !st.wildcard {
+// subscribe adds names, takes others away, and says whether all are wanted. What is
+// added stands as before; what is wanted no more is forgotten.
+func (s *Session) subscribe(st *state, add, remove []string, all bool) {
+	add = slices.DeleteFunc(distinct(add), st.names.has)
+	remove = slices.DeleteFunc(distinct(remove), func(name string) bool { return !st.names.has(name) })
+	to := cover{at: st.at, names: st.names, all: all}
+	if len(add)+len(remove) > 0 {
+		to.names = s.engine.exchange(st.typ, st.names, add, remove)
+	}
+	left := remove
+	if st.all && !all { // those that it did not name besides
+		st.each(func(name string, _ standing) { left = append(left, name) })
+	}
+	st.moveTo(to)
+	for _, name := range left {
+		if !to.covers(name) {
 			s.memory.forget(st.typ, name)
 			st.drop(name)
 		}
 	}
+}
+
+// distinct are names in order, each once.
+func distinct(names []string) []string {
+	if len(names) < 2 {
+		return slices.Clone(names)
+	}
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
+
+func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 	if first {
 		for name, version := range r.Initial {
-			h := held{version: version}
-			last := s.memory.last(st.typ, name)
-			known := last != nil
-			if last != nil && last.Version == version {
-				h.res = last
-			} else {
-				s.memory.forget(st.typ, name) // it took another form meanwhile
-			}
-			if now := s.table.get(st.typ, name); now != nil && now.Version == version {
-				h.res = now
-				s.memory.accept(now) // to present it is to have accepted it
-			}
-			st.has[name], st.acked[name], st.some[name] = h, true, true
-			if s.table.get(st.typ, name) == nil && (st.typ == RouteTables || st.typ == Clusters && !known) {
-				// A listener that is gone may still drain: that of these routes, or one that
-				// led to this cluster before anything was remembered.
-				s.memory.drainEverything(s.start.Add(s.client.Drain))
-			}
+			s.presented(st, name, version)
 		}
 		st.fresh = len(r.Initial) == 0
-		if len(r.Subscribe) == 0 && st.typ.fullState() {
-			st.wildcard, st.owed = true, st.fresh
+	}
+	all := st.all && !slices.Contains(r.Unsubscribe, "*") || slices.Contains(r.Subscribe, "*")
+	if first && len(r.Subscribe) == 0 && st.typ.fullState() {
+		all, st.owed = true, st.fresh
+	}
+	if slices.Contains(r.Subscribe, "*") {
+		st.owed = st.owed || first && st.fresh
+	}
+	star := func(name string) bool { return name == "*" }
+	names := slices.DeleteFunc(slices.Clone(r.Subscribe), star)
+	leaves := slices.DeleteFunc(slices.Clone(r.Unsubscribe), func(name string) bool { return star(name) || slices.Contains(names, name) })
+	s.subscribe(st, names, leaves, all)
+	for _, name := range names {
+		if _, presented := r.Initial[name]; st.typ.everyTime() || !presented {
+			st.asks(name)
 		}
 	}
-	for _, name := range r.Subscribe {
-		if name == "*" {
-			st.owed = st.owed || first && st.fresh
-			st.wildcard = true
-			continue
-		}
-		_, presented := r.Initial[name]
-		if !st.names[name] && st.typ == Assignments {
-			s.engine.subscribe(name, 1)
-		}
-		st.names[name] = true
-		if st.typ.everyTime() || !presented {
-			st.ask[name] = true
-		}
+}
+
+// presented takes what a delta client says that it holds.
+func (s *Session) presented(st *state, name, version string) {
+	x := standing{held: held{version: version}, holds: true, acked: true, some: true}
+	last := s.memory.last(st.typ, name)
+	known := last != nil
+	if last != nil && last.Version == version {
+		x.res = last
+	} else {
+		s.memory.forget(st.typ, name) // it took another form meanwhile
+	}
+	if now := s.table.Get(st.typ, name); now != nil && now.Version == version {
+		x.res = now
+		s.memory.accept(st.typ, now) // to present it is to have accepted it
+	}
+	st.put(name, x)
+	if s.table.Get(st.typ, name) == nil && (st.typ == RouteTables || st.typ == Clusters && !known) {
+		// A listener that is gone may still drain: that of these routes, or one that
+		// led to this cluster before anything was remembered.
+		s.memory.drainEverything(s.start.Add(s.client.Drain))
 	}
 }
 
@@ -375,38 +337,17 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 	if !first && stale {
 		return // its names are older than the answer that is yet to come
 	}
+	all := st.all
 	if first {
 		st.fresh = r.Version == ""
-		st.wildcard = len(r.Names) == 0 && st.typ.fullState()
-		st.owed = st.wildcard && st.fresh
+		all = len(r.Names) == 0 && st.typ.fullState()
+		st.owed = all && st.fresh
 	} else if len(r.Names) > 0 {
-		st.wildcard = false
+		all = false
 	}
-	names := map[string]bool{}
-	for _, name := range r.Names {
-		if name == "*" {
-			st.wildcard = true
-			continue
-		}
-		names[name] = true
-		if !st.names[name] {
-			if st.typ == Assignments {
-				s.engine.subscribe(name, 1)
-			}
-			st.ask[name] = true
-		}
+	if first || all != st.all || !st.names.are(st.typ, r.Names) {
+		s.subscribeTo(st, r.Names, all)
 	}
-	for name := range st.names {
-		if names[name] {
-			continue
-		}
-		if st.typ == Assignments {
-			s.engine.subscribe(name, -1)
-		}
-		st.drop(name)
-		s.memory.forget(st.typ, name)
-	}
-	st.names = names
 	if first && r.Version != "" {
 		s.recognise(st, r.Version)
 		// What it holds is not known: the whole set tells it what is gone.
@@ -414,52 +355,72 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 	}
 }
 
-// drop forgets a name that the proxy left or was told to be gone.
-func (st *state) drop(name string) {
-	delete(st.has, name)
-	delete(st.acked, name)
-	delete(st.some, name)
-	delete(st.ask, name)
-	delete(st.tell, name)
-	delete(st.waits, name)
+// subscribeTo makes these names all that are subscribed to.
+func (s *Session) subscribeTo(st *state, names []string, all bool) {
+	wanted := distinct(names)
+	if i, star := slices.BinarySearch(wanted, "*"); star {
+		wanted, all = slices.Delete(wanted, i, i+1), true
+	}
+	add := slices.DeleteFunc(slices.Clone(wanted), st.names.has)
+	var remove []string
+	for name := range st.names.sorted().all() {
+		if _, stays := slices.BinarySearch(wanted, name); !stays {
+			remove = append(remove, name)
+		}
+	}
+	s.subscribe(st, add, remove, all)
+	for _, name := range add {
+		st.asks(name)
+	}
 }
 
 // recognise takes a version that a state-of-the-world client presents: when it is
 // the hash of what would be sent now, of what it accepted, or of what was on its
 // way when its last stream broke, the client has just that.
 func (s *Session) recognise(st *state, version string) {
-	sets := []map[string]*Resource{s.table.Resources[st.typ], s.memory.all(st.typ)}
-	for _, from := range append(sets, s.memory.open(st.typ)...) {
-		versions, resources := map[string]string{}, map[string]*Resource{}
+	served := map[string]*Resource{}
+	for r := range s.table.All(st.typ) {
+		served[r.Name] = r
+	}
+	accepted := s.memory.all(st.typ)
+	sets := []map[string]*Resource{served, accepted}
+	for _, open := range s.memory.open(st.typ) {
+		sets = append(sets, open.view.all())
+	}
+	for _, from := range sets {
+		var is sum
+		resources := map[string]*Resource{}
 		for name, r := range from {
-			if st.wildcard || st.names[name] {
-				versions[name], resources[name] = r.Version, r
+			if st.covers(name) {
+				is, resources[name] = is.plus(sumOf(name, r.Version)), r
 			}
 		}
-		if setVersion(versions) != version {
+		if is.version() != version {
 			continue
 		}
-		for name := range s.memory.all(st.typ) {
-			if (st.wildcard || st.names[name]) && resources[name] == nil {
+		for name := range accepted {
+			if st.covers(name) && resources[name] == nil {
 				s.memory.forget(st.typ, name) // that it was taken away was never acknowledged
 			}
 		}
 		for name, r := range resources {
-			st.has[name], st.acked[name], st.some[name] = held{r.Version, r}, true, true
-			s.memory.accept(r)
-			if !st.typ.everyTime() {
-				delete(st.ask, name)
-			}
+			x := st.stand(name)
+			x.held, x.holds, x.acked, x.some = held{r.Version, r}, true, true, true
+			x.ask = x.ask && st.typ.everyTime()
+			st.put(name, x)
+			s.memory.accept(st.typ, r)
 		}
 		st.base = true
 		return
 	}
-	for name := range s.memory.all(st.typ) {
-		if st.wildcard || st.names[name] {
+	for name := range accepted {
+		if st.covers(name) {
 			s.memory.forget(st.typ, name) // it took another form meanwhile
 		}
 	}
-	for name := range st.names {
-		st.has[name], st.some[name] = held{version: unheard}, true
+	for name := range st.names.sorted().all() {
+		x := st.stand(name)
+		x.held, x.holds, x.some = held{version: unheard}, true, true
+		st.put(name, x)
 	}
 }

@@ -18,14 +18,10 @@ func (s *Session) Deliveries() []model.Delivery {
 			continue
 		}
 		d := model.Delivery{
-			Type: typ.Short(), Wildcard: st.wildcard, Subscribed: len(st.names), Sent: len(st.has), Acked: len(st.acked),
-			Open: len(st.open), Lag: st.lag, Version: setVersion(st.versions()),
+			Type: typ.Short(), Wildcard: st.all, Subscribed: st.names.len(), Sent: st.count,
+			Open: len(st.open), Lag: st.lag, Version: st.sum.version(),
 		}
-		acked := map[string]string{}
-		for name := range st.acked {
-			acked[name] = st.has[name].version
-		}
-		d.AckedVersion = setVersion(acked)
+		d.AckedVersion, d.Acked = st.ackedVersion()
 		if len(st.open) > 0 {
 			d.OpenSince = st.open[0].at
 		}
@@ -49,7 +45,7 @@ func (s *Session) Holds() map[Type][]*Resource {
 	out := map[Type][]*Resource{}
 	for typ, st := range s.types {
 		if st.started {
-			out[typ] = sorted(st.fullSet())
+			out[typ] = byName(st.fullSet())
 		}
 	}
 	return out

@@ -2,105 +2,166 @@ package delivery
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"iter"
 	"maps"
 	"slices"
-
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Type is the URL of a resource type.
-type Type string
+// Set is every resource of one type that a class is served, by name. It is
+// immutable; sets that follow each other share what did not change.
+type Set struct {
+	resources sorted[*Resource]
+	sum       sum
+}
 
-// The types that are served, in the order in which they are sent.
-const (
-	Clusters    Type = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	Assignments Type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	Secrets     Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	Listeners   Type = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteTables Type = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-)
+var noResources = &Set{}
 
-// Types lists the served types in the order in which they are sent: make before
-// break.
-var Types = []Type{Clusters, Assignments, Secrets, Listeners, RouteTables}
+// get finds a resource; nil when it is not served.
+func (s *Set) get(name string) *Resource {
+	r, _ := s.resources.get(name)
+	return r
+}
 
-// Short is the type in words: clusters, assignments, secrets, listeners, routes.
-func (t Type) Short() string {
-	switch t {
-	case Clusters:
-		return "clusters"
-	case Assignments:
-		return "assignments"
-	case Secrets:
-		return "secrets"
-	case Listeners:
-		return "listeners"
-	case RouteTables:
-		return "routes"
+// with is the set in which a resource has its new form.
+func (s *Set) with(r *Resource) *Set {
+	was := s.get(r.Name)
+	if was == r {
+		return s
 	}
-	return string(t)
+	out := &Set{resources: s.resources.with(r.Name, r), sum: s.sum.plus(sumOf(r.Name, r.Version))}
+	if was != nil {
+		out.sum = out.sum.minus(sumOf(was.Name, was.Version))
+	}
+	return out
 }
 
-// everyTime tells the types of which every name that a new stream asks for is
-// answered, whatever version the proxy says it has: what named it may have been
-// warming when the last stream broke.
-func (t Type) everyTime() bool { return t == Assignments || t == Secrets }
-
-// fullState tells the types of which a state-of-the-world response names all:
-// leaving one out deletes it.
-func (t Type) fullState() bool { return t == Clusters || t == Listeners }
-
-// Resource is one encoded resource. It is immutable and shared by all streams.
-type Resource struct {
-	Type Type
-	Name string
-	// Version is 16 hex digits of SHA-256 over the encoded content.
-	Version string
-	Body    *anypb.Any
-	// Document is what the operator wrote it in: "Upstream/catalog".
-	Document string
-	// Clusters are those that a route table, or a listener that passes connections on,
-	// names, sorted.
-	Clusters []string
-	// Assignment is the name of a cluster's assignment.
-	Assignment string
-	// Address is where a listener listens.
-	Address string
-	// Private tells that a secret holds a private key.
-	Private bool
+// rebuilt is the set of these resources; s itself where nothing changed.
+func (s *Set) rebuilt(resources map[string]*Resource) *Set {
+	entries := make([]entry[*Resource], 0, len(resources))
+	for _, name := range slices.Sorted(maps.Keys(resources)) {
+		entries = append(entries, entry[*Resource]{name, resources[name]})
+	}
+	out := &Set{resources: s.resources.rebuilt(entries), sum: s.sum}
+	same := true
+	diff(s.resources, out.resources, func(name string, was, is *Resource) {
+		same = false
+		if was != nil {
+			out.sum = out.sum.minus(sumOf(name, was.Version))
+		}
+		if is != nil {
+			out.sum = out.sum.plus(sumOf(name, is.Version))
+		}
+	})
+	if same {
+		return s
+	}
+	return out
 }
 
-// VersionOf hashes encoded content.
-func VersionOf(body []byte) string {
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:])[:16]
-}
-
-// Table is everything a class is served. It is immutable once published; two
-// tables share the inner maps of the types that did not change.
+// Table is everything a class is served at one moment. It is immutable; the zero
+// value serves nothing.
 type Table struct {
-	Resources map[Type]map[string]*Resource
+	sets map[Type]*Set
 	// Unknown are the names of upstreams that are declared and of which nothing is
 	// known yet, and of secrets whose files were never readable: they are neither
 	// served nor told as removed.
 	Unknown map[string]bool
 }
 
-// get finds a resource; nil when it is not served.
-func (t *Table) get(typ Type, name string) *Resource { return t.Resources[typ][name] }
-
-// setVersion hashes a set of resources: what a state-of-the-world client
-// presents when it comes back.
-func setVersion(versions map[string]string) string {
-	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(versions)) {
-		h.Write([]byte(name))
-		h.Write([]byte{0})
-		h.Write([]byte(versions[name]))
-		h.Write([]byte{0})
+// NewTable is a table of resources by type and name. It shares what it can with the
+// one before, which may be nil; where nothing changed it is that one.
+func NewTable(before *Table, resources map[Type]map[string]*Resource, unknown map[string]bool) *Table {
+	t := &Table{sets: map[Type]*Set{}, Unknown: unknown}
+	same := before != nil && maps.Equal(before.Unknown, unknown)
+	for _, typ := range Types {
+		t.sets[typ] = before.set(typ).rebuilt(resources[typ])
+		same = same && t.sets[typ] == before.set(typ)
 	}
-	return hex.EncodeToString(h.Sum(nil))[:16]
+	if same {
+		return before
+	}
+	return t
+}
+
+// With is the table in which resources have their new forms; t itself where they
+// are no news.
+func (t *Table) With(resources ...*Resource) *Table {
+	out := t
+	for _, r := range resources {
+		set := out.set(r.Type).with(r)
+		if set == out.set(r.Type) {
+			continue
+		}
+		if out == t {
+			out = &Table{sets: map[Type]*Set{}, Unknown: t.Unknown}
+			maps.Copy(out.sets, t.sets)
+		}
+		out.sets[r.Type] = set
+	}
+	return out
+}
+
+func (t *Table) set(typ Type) *Set {
+	if t != nil && t.sets[typ] != nil {
+		return t.sets[typ]
+	}
+	return noResources
+}
+
+// Get finds a resource; nil when it is not served.
+func (t *Table) Get(typ Type, name string) *Resource { return t.set(typ).get(name) }
+
+// All yields the resources of a type in the order of their names.
+func (t *Table) All(typ Type) iter.Seq[*Resource] {
+	return func(yield func(*Resource) bool) {
+		for _, r := range t.set(typ).resources.all() {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// sum is the version of a set of names and their versions, as far as it can be
+// added to: four words of the hash of each, added up. So the version of a set costs
+// what changed, and is the same however the set came to be. (Sorting and hashing
+// them all costs each stream a walk over all names for each response.)
+type sum [4]uint64
+
+func sumOf(name, version string) (s sum) {
+	var room [256]byte
+	h := sha256.Sum256(append(append(append(room[:0], name...), 0), version...))
+	for i := range s {
+		s[i] = binary.BigEndian.Uint64(h[8*i:])
+	}
+	return s
+}
+
+func (s sum) plus(o sum) sum {
+	for i := range s {
+		s[i] += o[i]
+	}
+	return s
+}
+
+func (s sum) minus(o sum) sum {
+	for i := range s {
+		s[i] -= o[i]
+	}
+	return s
+}
+
+// version is what a state-of-the-world client presents when it comes back: 16 hex
+// digits.
+func (s sum) version() string {
+	var b [32]byte
+	for i, word := range s {
+		binary.BigEndian.PutUint64(b[8*i:], word)
+	}
+	h := sha256.Sum256(b[:])
+	return hex.EncodeToString(h[:8])
 }
 
 // Class is the proxies that are served the very same resources.

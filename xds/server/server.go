@@ -1,15 +1,17 @@
 // Package server carries the aggregated discovery service, delta and state of
 // the world: it turns streams into sessions and sessions into bytes.
 //
-// A stream has three goroutines: one receives, one sends, and one owns the
-// session between them. No lock is held across a send; while one send is under
-// way newer tables coalesce behind it.
+// A stream has one goroutine that receives, and one that sends while there is
+// something to send; the session between them is worked in steps, which take no
+// time. No lock is held across a send; while one send is under way newer tables
+// coalesce behind it.
 //
 // A response that cannot be handed to gRPC for Stall ends the stream. gRPC takes
 // some of a stream that nobody reads, so that a proxy which reads nothing is
 // noticed by the response after that; one whose process stopped is noticed by
 // keepalive, after 40 s. Until then it costs what is open: one response of a type,
-// eight of clusters. Nobody else waits for it.
+// eight of clusters, and the set of resources that it has reached, which it shares.
+// Nobody else waits for it.
 package server
 
 import (
@@ -18,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -88,6 +91,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	streams map[uint64]*stream
+	none    chan struct{} // closed when the last of them is gone
 	refused []model.RefusedStream
 }
 
@@ -109,6 +113,7 @@ func New(cfg Config) *Server {
 func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(receiveLimit),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unaryGate),
 		grpc.ChainStreamInterceptor(s.streamGate),
@@ -123,22 +128,26 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 
 // DeltaAggregatedResources serves one delta stream.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.serve(g.Context(), deltaWire{g})
+	return s.serve(g, true)
 }
 
 // StreamAggregatedResources serves one state-of-the-world stream.
 func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return s.serve(g.Context(), sotwWire{g})
+	return s.serve(g, false)
 }
 
 // serve runs one stream to its end and says how it ended.
-func (s *Server) serve(ctx context.Context, w wire) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	st := &stream{server: s, wire: w, id: s.next.Add(1), inspect: make(chan func(*delivery.Session))}
-	err := st.guarded(ctx)
+func (s *Server) serve(g grpc.ServerStream, delta bool) error {
+	ctx, end := context.WithCancelCause(g.Context())
+	defer end(nil)
+	st := &stream{server: s, grpc: g, delta: delta, id: s.next.Add(1), end: end}
+	st.run(ctx)
+	err := context.Cause(ctx)
 	var r *refusal
-	if errors.As(err, &r) {
+	switch {
+	case errors.Is(err, errEnded):
+		return nil
+	case errors.As(err, &r):
 		if len(r.why) > maxWhy {
 			r.why = strings.ToValidUTF8(r.why[:maxWhy], "") + "…"
 		}
@@ -184,6 +193,10 @@ func (s *Server) add(st *stream) error {
 		return refuse(codes.ResourceExhausted, "%d streams are open, which is the limit", len(s.streams))
 	}
 	s.streams[st.id] = st
+	if len(s.streams) == 1 {
+		s.none = make(chan struct{})
+		go s.follow(s.none)
+	}
 	s.refused = slices.DeleteFunc(s.refused, func(r model.RefusedStream) bool { return r.Proxy.ID == st.proxy.ID }) // it is served now
 	s.cfg.Metrics.streams(len(s.streams))
 	return nil
@@ -193,11 +206,43 @@ func (s *Server) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
+	if len(s.streams) == 0 {
+		close(s.none)
+	}
 	s.cfg.Metrics.streams(len(s.streams))
 }
 
+// follow has every stream look for its group when the Spec changed, while there are
+// streams.
+func (s *Server) follow(none <-chan struct{}) {
+	for {
+		changed := s.cfg.SpecChanged()
+		for _, st := range s.open() {
+			st.regroup()
+		}
+		select {
+		case <-none:
+			return
+		case <-changed:
+		}
+	}
+}
+
+func (s *Server) open() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.streams))
+}
+
+func kind(delta bool) string {
+	if delta {
+		return "delta"
+	}
+	return "sotw"
+}
+
 // Streams lists the connected proxies by id, then stream.
-func (s *Server) Streams(ctx context.Context) []model.Stream {
+func (s *Server) Streams(context.Context) []model.Stream {
 	s.mu.Lock()
 	all := make([]*stream, 0, len(s.streams))
 	ids := map[string]int{}
@@ -208,12 +253,10 @@ func (s *Server) Streams(ctx context.Context) []model.Stream {
 	s.mu.Unlock()
 	out := make([]model.Stream, 0, len(all))
 	for _, st := range all {
-		p := model.Stream{Proxy: st.proxy, Number: st.id, Kind: st.wire.kind(), Connected: st.connected, Supported: st.supported, Duplicate: ids[st.proxy.ID] > 1}
-		st.look(ctx, func(x *delivery.Session) {
-			p.Group = st.class.Group
-			p.Delivery = x.Deliveries()
-		})
-		out = append(out, p)
+		p := model.Stream{Proxy: st.proxy, Number: st.id, Kind: kind(st.delta), Connected: st.connected, Supported: st.supported, Duplicate: ids[st.proxy.ID] > 1}
+		if st.look(func(x *delivery.Session) { p.Group, p.Delivery = st.class.Group, x.Deliveries() }) {
+			out = append(out, p)
+		}
 	}
 	slices.SortFunc(out, func(a, b model.Stream) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Number, b.Number)) })
 	return out
@@ -232,7 +275,7 @@ func (s *Server) Refused() []model.RefusedStream {
 // Holding returns what a proxy holds as Envoy's JSON, and what it refused. The
 // newest stream of the id counts; the error is model.ErrNotFound when none is
 // connected.
-func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) {
+func (s *Server) Holding(_ context.Context, id string) (model.Holding, error) {
 	s.mu.Lock()
 	var st *stream
 	for _, x := range s.streams {
@@ -243,7 +286,7 @@ func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) 
 	s.mu.Unlock()
 	out := model.Holding{Proxy: id}
 	var held map[delivery.Type][]*delivery.Resource
-	if st == nil || !st.look(ctx, func(x *delivery.Session) { held, out.Delivery = x.Holds(), x.Deliveries() }) {
+	if st == nil || !st.look(func(x *delivery.Session) { held, out.Delivery = x.Holds(), x.Deliveries() }) {
 		return out, fmt.Errorf("proxy %q is not connected: %w", id, model.ErrNotFound)
 	}
 	for _, typ := range delivery.Types {
@@ -261,10 +304,10 @@ func (s *Server) Holding(ctx context.Context, id string) (model.Holding, error) 
 // shown is a resource as Envoy's JSON. A private key is left out.
 func shown(r *delivery.Resource) ([]byte, error) {
 	if r.Type != delivery.Secrets {
-		return protojson.Marshal(r.Body)
+		return protojson.Marshal(r.Message())
 	}
 	secret := &tlsv3.Secret{}
-	if err := r.Body.UnmarshalTo(secret); err != nil {
+	if err := r.Message().UnmarshalTo(secret); err != nil {
 		return nil, err
 	}
 	if pair := secret.GetTlsCertificate(); pair != nil {

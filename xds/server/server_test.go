@@ -21,7 +21,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -175,9 +174,7 @@ func TestSilentStream(t *testing.T) {
 // gRPC's own clients receive 4 MiB at most: a response above it ends the stream with
 // what to do, which is shown; an Envoy takes it.
 func TestTooMuchForGRPC(t *testing.T) {
-	big := &delivery.Table{Resources: map[delivery.Type]map[string]*delivery.Resource{delivery.Clusters: {
-		"big": {Type: delivery.Clusters, Name: "big", Version: "1", Body: &anypb.Any{TypeUrl: string(delivery.Clusters), Value: make([]byte, 4<<20)}},
-	}}}
+	big := (&delivery.Table{}).With(delivery.NewResource(delivery.Clusters, "big", make([]byte, 4<<20)))
 	for agent, want := range map[string]codes.Code{"gRPC Go": codes.ResourceExhausted, "envoy": codes.OK} {
 		serving(t, Config{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
 			for band := range 100 {

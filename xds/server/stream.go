@@ -6,8 +6,10 @@ import (
 	"io"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 
@@ -16,249 +18,294 @@ import (
 	"github.com/wellspring-xds/wellspring/xds/translate"
 )
 
-// stream is one proxy's stream.
+// stream is one proxy's stream. What happens to it, a request, a newer table, time
+// that passed, is a step; a step that has something to send starts a goroutine that
+// sends until nothing is left.
 type stream struct {
 	server *Server
-	wire   wire
+	grpc   grpc.ServerStream
+	delta  bool
 	id     uint64
+	end    context.CancelCauseFunc // ends the stream; the first cause counts
 
 	// set before the stream is listed, then read-only
 	proxy     model.Proxy
 	supported bool
 	connected time.Time
 
-	// touched by run's goroutine only
+	mu      sync.Mutex // guards what follows; never held while sending
 	class   delivery.Class
-	session *delivery.Session
+	session *delivery.Session // nil before the first request and after the end
+	table   *delivery.Table   // that the session has
+	queue   []delivery.Response
+	sending bool
+	again   *time.Timer // steps though nothing happens
+	stall   *time.Timer // ends a stream that does not take what is sent
 	unknown map[delivery.Type]bool
-
-	inspect chan func(*delivery.Session)
 }
 
-// look runs f on the session in the goroutine that owns it, or returns false when
-// the stream or ctx ends first.
-func (st *stream) look(ctx context.Context, f func(*delivery.Session)) bool {
-	done := make(chan struct{})
-	select {
-	case st.inspect <- func(s *delivery.Session) { f(s); close(done) }:
-		<-done
-		return true
-	case <-ctx.Done():
-	case <-time.After(time.Second):
-	}
-	return false
-}
+var errEnded = errors.New("the client ended the stream")
 
-// received is what came in, or how receiving ended.
-type received struct {
-	request message
-	err     error
-}
-
-// guarded runs the stream; a panic ends this stream and nothing else.
-func (st *stream) guarded(ctx context.Context) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			st.server.cfg.Logger.Error("stream panicked", "proxy", st.proxy.ID, "err", r, "stack", string(debug.Stack()))
-			err = refuse(codes.Internal, "the control plane failed on this stream; its log says how")
-		}
-	}()
-	return st.run(ctx)
-}
-
-// run is the stream's life.
-func (st *stream) run(ctx context.Context) error {
-	requests := make(chan received)
-	go st.receive(ctx, requests)
-	first, err := st.hello(ctx, requests)
-	if err != nil {
-		return err
-	}
-	s := st.server
-	if err := s.add(st); err != nil {
-		return err
-	}
-	defer s.remove(st)
-	memory := s.cfg.Engine.Memory(st.class.Group, st.proxy.ID, st.proxy.Version, time.Now())
-	table, changed, err := st.join()
-	if err != nil {
-		memory.Leave(time.Now())
-		return err
-	}
-	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, delivery.Client{Delta: st.wire.delta(), Drain: st.drain(), Private: private(ctx), Follows: st.class.Band == int(translate.GRPC)}, table, time.Now(), st.emit)
-	defer func() { st.session.Close(time.Now()) }()
-	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", st.class.Group, "version", st.proxy.Version)
-	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
-	defer func() {
-		st.emit(model.Event{Kind: model.EventProxyGone, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
-		s.cfg.Logger.Info("proxy gone", "proxy", st.proxy.ID, "group", st.class.Group)
-	}()
-	return st.loop(ctx, first, requests, changed)
-}
-
-// loop feeds the session and sends what it says, one response at a time.
-func (st *stream) loop(ctx context.Context, first message, requests <-chan received, changed <-chan struct{}) error {
-	s := st.server
-	outbox := make(chan delivery.Response)
-	sentBack := make(chan error, 1)
+// run is the stream's life. ctx ends with it.
+func (st *stream) run(ctx context.Context) {
+	defer st.close()
 	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case r := <-outbox:
-				sentBack <- st.wire.send(r)
-			}
-		}
+		defer st.guard()
+		st.end(st.receive(ctx))
 	}()
-	var queue []delivery.Response
-	var sending bool
-	var stalled <-chan time.Time
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	if err := st.take(first); err != nil {
+	<-ctx.Done()
+}
+
+// guard makes of a panic the end of this stream and of nothing else.
+func (st *stream) guard() {
+	if r := recover(); r != nil {
+		st.server.cfg.Logger.Error("stream panicked", "proxy", st.proxy.ID, "err", r, "stack", string(debug.Stack()))
+		st.end(refuse(codes.Internal, "the control plane failed on this stream; its log says how"))
+	}
+}
+
+// receive takes requests until the stream ends, and says why it did.
+func (st *stream) receive(ctx context.Context) error {
+	m := message{delta: st.delta, first: true}
+	silent := time.AfterFunc(helloWait, func() { st.end(refuse(codes.DeadlineExceeded, "no request came within %s", helloWait)) })
+	err := st.grpc.RecvMsg(&m)
+	silent.Stop()
+	switch {
+	case errors.Is(err, io.EOF):
+		return refuse(codes.InvalidArgument, "the stream ended without a request")
+	case err != nil:
 		return err
 	}
-	specChanged := s.cfg.SpecChanged()
+	if err := st.hello(ctx, m); err != nil {
+		return err
+	}
+	st.regroup() // the Spec may have changed before the stream was listed
+	m.first = false
 	for {
-		if len(queue) == 0 && !sending {
-			out, again := st.session.Pump(time.Now())
-			queue = out
-			if !again.IsZero() {
-				timer.Reset(max(0, time.Until(again)))
-			}
+		if err := st.take(m); err != nil {
+			return err
 		}
-		var box chan<- delivery.Response
-		var next delivery.Response
-		if len(queue) > 0 && !sending {
-			if n := queue[0].Size(); st.class.Band == int(translate.GRPC) && n > grpcLimit {
-				return refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", n, queue[0].Type.Short(), grpcLimit)
-			}
-			box, next = outbox, queue[0]
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case box <- next:
-			queue, sending = queue[1:], true
-			stalled = time.After(s.cfg.Stall)
-			s.cfg.Metrics.push(next.Type, len(next.Resources), len(next.Removed))
-		case err := <-sentBack:
-			if err != nil {
-				return err
-			}
-			sending, stalled = false, nil
-		case <-stalled:
-			return refuse(codes.ResourceExhausted, "the proxy read nothing for %s; it is cut off so that it comes back", s.cfg.Stall)
-		case r := <-requests:
-			if r.err != nil {
-				if errors.Is(r.err, io.EOF) || ctx.Err() != nil {
-					return nil
-				}
-				return r.err
-			}
-			if err := st.take(r.request); err != nil {
-				return err
-			}
-		case f := <-st.inspect:
-			f(st.session)
-		case <-changed:
-			var t *delivery.Table
-			if t, changed = s.cfg.Engine.Table(st.class); t == nil { // the group went, and may be back
-				var err error
-				if t, changed, err = st.join(); err != nil {
-					return err
-				}
-			}
-			st.session.SetTable(t)
-		case <-specChanged:
-			specChanged = s.cfg.SpecChanged()
-			moved, err := st.regroup()
-			if err != nil {
-				return err
-			}
-			if moved {
-				var t *delivery.Table
-				if t, changed, err = st.join(); err != nil {
-					return err
-				}
-				st.session.SetTable(t)
-			}
-		case <-timer.C:
+		if err := st.grpc.RecvMsg(&m); errors.Is(err, io.EOF) {
+			return errEnded
+		} else if err != nil {
+			return err
 		}
 	}
+}
+
+// Wake takes up the newest table.
+func (st *stream) Wake() { st.step() }
+
+// step sends what is owed now, if nothing is being sent.
+func (st *stream) step() {
+	defer st.guard()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.sending || !st.pump() {
+		return
+	}
+	st.sending = true
+	go st.send()
+}
+
+// pump makes what is to be sent next. While something is sent newer tables
+// coalesce. mu is held.
+func (st *stream) pump() bool {
+	if st.session == nil {
+		return false
+	}
+	if len(st.queue) > 0 {
+		return true
+	}
+	if err := st.refresh(); err != nil {
+		st.end(err)
+		return false
+	}
+	out, again := st.session.Pump(time.Now())
+	st.queue = out
+	if !again.IsZero() {
+		wait := max(0, time.Until(again))
+		if st.again == nil {
+			st.again = time.AfterFunc(wait, st.step)
+		} else {
+			st.again.Reset(wait)
+		}
+	}
+	return len(out) > 0
+}
+
+// refresh hands the session the newest table. mu is held.
+func (st *stream) refresh() error {
+	t, _ := st.server.cfg.Engine.Table(st.class)
+	if t == nil { // the group went, and may be back
+		var err error
+		if t, err = st.join(st.class); err != nil {
+			return err
+		}
+	}
+	if t != st.table {
+		st.table = t
+		st.session.SetTable(t)
+	}
+	return nil
+}
+
+// send sends until nothing is owed.
+func (st *stream) send() {
+	defer st.guard()
+	for {
+		st.mu.Lock()
+		if !st.pump() {
+			st.sending = false
+			st.mu.Unlock()
+			return
+		}
+		next := st.queue[0]
+		st.queue = st.queue[1:]
+		if st.stall == nil {
+			st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
+		} else {
+			st.stall.Reset(st.server.cfg.Stall)
+		}
+		band := translate.Band(st.class.Band)
+		st.mu.Unlock()
+		if n := next.Size(); band == translate.GRPC && n > grpcLimit {
+			st.end(refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", n, next.Type.Short(), grpcLimit))
+			return
+		}
+		st.server.cfg.Metrics.push(next.Type, len(next.Resources), len(next.Removed))
+		err := st.grpc.SendMsg(encoded(next, st.delta))
+		st.stall.Stop()
+		if err != nil {
+			st.end(err)
+			return
+		}
+	}
+}
+
+func (st *stream) stalled() {
+	st.end(refuse(codes.ResourceExhausted, "the proxy read nothing for %s; it is cut off so that it comes back", st.server.cfg.Stall))
+}
+
+// close ends what the stream has begun.
+func (st *stream) close() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, t := range []*time.Timer{st.again, st.stall} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	if st.session == nil {
+		return
+	}
+	s := st.server
+	s.cfg.Engine.Leave(st.class, st)
+	s.remove(st)
+	st.session.Close(time.Now())
+	st.session = nil
+	st.emit(model.Event{Kind: model.EventProxyGone, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
+	s.cfg.Logger.Info("proxy gone", "proxy", st.proxy.ID, "group", st.class.Group)
+}
+
+// look runs f on the session; false when there is none.
+func (st *stream) look(f func(*delivery.Session)) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.session == nil {
+		return false
+	}
+	f(st.session)
+	return true
 }
 
 // take hands one request to the session.
 func (st *stream) take(m message) error {
-	if n := len(m.request.Subscribe) + len(m.request.Unsubscribe) + len(m.request.Names) + len(m.request.Initial); n > maxNames {
+	r := m.request
+	if n := len(r.Subscribe) + len(r.Unsubscribe) + len(r.Names) + len(r.Initial); n > maxNames {
 		return refuse(codes.ResourceExhausted, "one request names %d resources; at most %d are taken", n, maxNames)
 	}
-	if m.node != nil && m.node.ID != st.proxy.ID {
-		return refuse(codes.InvalidArgument, "the node id changed from %q to %q on one stream", st.proxy.ID, m.node.ID)
+	if m.carries && m.nodeID != st.proxy.ID {
+		return refuse(codes.InvalidArgument, "the node id changed from %q to %q on one stream", st.proxy.ID, m.nodeID)
 	}
-	if !delivery.Served(m.request.Type) {
-		if !st.unknown[m.request.Type] {
-			if st.unknown == nil {
-				st.unknown = map[delivery.Type]bool{}
-			}
-			if len(st.unknown) < 16 {
-				st.unknown[m.request.Type] = true
-			}
-			st.server.cfg.Logger.Warn("type not served was asked for", "proxy", st.proxy.ID, "type", string(m.request.Type))
-		}
+	if !delivery.Served(r.Type) {
+		st.notServed(r.Type)
 		return nil
 	}
-	if m.request.Refused != nil {
-		st.server.cfg.Metrics.refusal(m.request.Type)
-		st.server.cfg.Logger.Warn("response refused by proxy", "proxy", st.proxy.ID, "type", m.request.Type.Short(), "nonce", m.request.Nonce, "err", *m.request.Refused)
+	if r.Refused != nil {
+		st.server.cfg.Metrics.refusal(r.Type)
+		st.server.cfg.Logger.Warn("response refused by proxy", "proxy", st.proxy.ID, "type", r.Type.Short(), "nonce", r.Nonce, "err", *r.Refused)
 	}
-	st.session.Request(m.request, time.Now())
+	if st.look(func(s *delivery.Session) { s.Request(r, time.Now()) }) {
+		st.step()
+	}
 	return nil
 }
 
-// hello waits for the first request and settles who this is.
-func (st *stream) hello(ctx context.Context, requests <-chan received) (message, error) {
-	var m message
-	select {
-	case <-ctx.Done():
-		return m, ctx.Err()
-	case <-time.After(helloWait):
-		return m, refuse(codes.DeadlineExceeded, "no request came within %s", helloWait)
-	case r := <-requests:
-		if r.err != nil {
-			if errors.Is(r.err, io.EOF) {
-				return m, refuse(codes.InvalidArgument, "the stream ended without a request")
-			}
-			return m, r.err
+// notServed says once that a type was asked for. It is called by receive only.
+func (st *stream) notServed(t delivery.Type) {
+	if !st.unknown[t] {
+		if st.unknown == nil {
+			st.unknown = map[delivery.Type]bool{}
 		}
-		m = r.request
+		if len(st.unknown) < 16 {
+			st.unknown[t] = true
+		}
+		st.server.cfg.Logger.Warn("type not served was asked for", "proxy", st.proxy.ID, "type", string(t))
 	}
+}
+
+// hello settles by the first request who this is, and begins the session.
+func (st *stream) hello(ctx context.Context, m message) error {
 	if m.node == nil || m.node.ID == "" {
-		return m, refuse(codes.InvalidArgument, "the first request has no node id; set node.id in the bootstrap")
+		return refuse(codes.InvalidArgument, "the first request has no node id; set node.id in the bootstrap")
 	}
+	s := st.server
 	st.proxy = *m.node
 	if p, ok := peer.FromContext(ctx); ok {
 		st.proxy.Peer = p.Addr.String()
 	}
 	st.proxy.Identity = identity(ctx)
 	st.connected = time.Now()
-	pub := st.server.cfg.Publisher
 	group, err := st.groupOf()
 	if err != nil {
-		return m, err
+		return err
 	}
 	st.proxy.Group = group
-	if err := pub.Ready(group); err != nil {
-		return m, refuse(codes.Unavailable, "%s", err)
+	if err := s.cfg.Publisher.Ready(group); err != nil {
+		return refuse(codes.Unavailable, "%s", err)
 	}
 	band, supported := translate.BandOf(st.proxy.Version)
 	st.supported = supported
 	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
 		band, st.supported = translate.GRPC, true
 	}
-	st.class = delivery.Class{Group: group, Band: int(band)}
-	return m, nil
+	return st.begin(ctx, delivery.Class{Group: group, Band: int(band)})
+}
+
+// begin lists the stream and starts its session.
+func (st *stream) begin(ctx context.Context, class delivery.Class) error {
+	s := st.server
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	table, err := st.join(class)
+	if err != nil {
+		return err
+	}
+	if err := s.add(st); err != nil {
+		s.cfg.Engine.Leave(class, st)
+		return err
+	}
+	memory := s.cfg.Engine.Memory(class.Group, st.proxy.ID, st.proxy.Version, time.Now())
+	client := delivery.Client{Delta: st.delta, Drain: st.drain(), Private: private(ctx), Follows: class.Band == int(translate.GRPC)}
+	st.class, st.table = class, table
+	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, client, table, time.Now(), st.emit)
+	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", class.Group, "version", st.proxy.Version)
+	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
+	return nil
 }
 
 // grpcLimit is the largest message that gRPC's own clients receive, less what frames
@@ -270,16 +317,26 @@ const helloWait = 30 * time.Second
 
 // regroup follows the proxy into another group, or ends the stream when there is
 // no longer exactly one.
-func (st *stream) regroup() (moved bool, err error) {
+func (st *stream) regroup() {
 	group, err := st.groupOf()
 	if err != nil {
-		return false, err
+		st.end(err)
+		return
 	}
-	if group == st.class.Group {
-		return false, nil
+	st.mu.Lock()
+	was := st.class
+	moved := st.session != nil && group != was.Group
+	if moved {
+		st.class.Group = group
+		if _, err = st.join(st.class); err != nil {
+			st.end(err)
+		}
+		st.server.cfg.Engine.Leave(was, st)
 	}
-	st.class.Group = group
-	return true, nil
+	st.mu.Unlock()
+	if moved {
+		st.step()
+	}
 }
 
 // groupOf is the proxy's one group, or the refusal that ends its stream.
@@ -294,17 +351,18 @@ func (st *stream) groupOf() (string, error) {
 	return group, nil
 }
 
-// join takes the table of the stream's class. The group may be gone since it was
-// found.
-func (st *stream) join() (*delivery.Table, <-chan struct{}, error) {
-	st.server.cfg.Publisher.Join(st.class)
-	t, changed := st.server.cfg.Engine.Table(st.class)
-	if t == nil {
-		return nil, nil, refuse(codes.FailedPrecondition, "group %q was deleted", st.class.Group)
+// join makes the stream a member of a class and returns its table. The group may be
+// gone since it was found.
+func (st *stream) join(c delivery.Class) (*delivery.Table, error) {
+	st.server.cfg.Publisher.Join(c)
+	if t := st.server.cfg.Engine.Join(c, st); t != nil {
+		return t, nil
 	}
-	return t, changed, nil
+	st.server.cfg.Engine.Leave(c, st)
+	return nil, refuse(codes.FailedPrecondition, "group %q was deleted", c.Group)
 }
 
+// emit tells what happened on the stream. mu is held.
 func (st *stream) emit(e model.Event) {
 	e.Proxy, e.Group = st.proxy.ID, st.class.Group
 	st.server.cfg.Emit(e)
@@ -319,18 +377,4 @@ func (st *stream) drain() time.Duration {
 		return 0
 	}
 	return max(d, time.Millisecond)
-}
-
-func (st *stream) receive(ctx context.Context, to chan<- received) {
-	for {
-		m, err := st.wire.receive()
-		select {
-		case to <- received{m, err}:
-		case <-ctx.Done():
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
 }

@@ -1,0 +1,237 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec for everything else
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+)
+
+// codec sends responses from the bytes that all streams share, and reads of a
+// request what is needed: a proxy may say its whole node with each acknowledgement,
+// and only the first is read. Other messages are gRPC's own codec's.
+type codec struct{ encoding.CodecV2 }
+
+func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if b, ok := v.(mem.BufferSlice); ok {
+		return b, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(*message)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	if len(data) == 1 {
+		return m.read(data[0].ReadOnlyData())
+	}
+	return m.read(data.Materialize())
+}
+
+// message is a request as it is received. The stream sets delta, and first until a
+// request was read.
+type message struct {
+	delta, first bool
+	request      delivery.Request
+	node         *model.Proxy // of the first request
+	nodeID       string       // of any request that carries a node, where carries is set
+	carries      bool
+}
+
+// field is what a number means in the request of either form.
+type field int
+
+const (
+	fieldNode field = iota + 1
+	fieldType
+	fieldSubscribe
+	fieldUnsubscribe
+	fieldInitial
+	fieldNonce
+	fieldError
+	fieldNames
+	fieldVersion
+)
+
+// The numbers of DeltaDiscoveryRequest and DiscoveryRequest
+// (envoy/service/discovery/v3/discovery.proto).
+var (
+	deltaFields = []field{1: fieldNode, 2: fieldType, 3: fieldSubscribe, 4: fieldUnsubscribe, 5: fieldInitial, 6: fieldNonce, 7: fieldError}
+	sotwFields  = []field{1: fieldVersion, 2: fieldNode, 3: fieldNames, 4: fieldType, 5: fieldNonce, 6: fieldError}
+)
+
+// read takes a request's bytes, of which it keeps nothing.
+func (m *message) read(b []byte) error {
+	m.request, m.node, m.nodeID, m.carries = delivery.Request{}, nil, "", false
+	fields := sotwFields
+	if m.delta {
+		fields = deltaFields
+	}
+	return each(b, func(number protowire.Number, value []byte) error {
+		if int(number) < len(fields) {
+			return m.take(fields[number], value)
+		}
+		return nil
+	})
+}
+
+func (m *message) take(f field, value []byte) (err error) {
+	r := &m.request
+	switch f {
+	case fieldNode:
+		return m.takeNode(value)
+	case fieldType:
+		r.Type, err = typeOf(value)
+	case fieldSubscribe:
+		err = appendText(&r.Subscribe, value)
+	case fieldUnsubscribe:
+		err = appendText(&r.Unsubscribe, value)
+	case fieldNames:
+		err = appendText(&r.Names, value)
+	case fieldNonce:
+		r.Nonce, err = text(value)
+	case fieldVersion:
+		r.Version, err = text(value)
+	case fieldInitial:
+		err = m.takeInitial(value)
+	case fieldError:
+		s := &statuspb.Status{}
+		err = proto.Unmarshal(value, s)
+		r.Refused = &s.Message
+	}
+	return err
+}
+
+// takeNode reads the whole of the first node, and the id of those after it.
+func (m *message) takeNode(value []byte) error {
+	m.carries = true
+	if !m.first {
+		return each(value, func(number protowire.Number, value []byte) (err error) {
+			if number == 1 {
+				m.nodeID, err = text(value)
+			}
+			return err
+		})
+	}
+	n := &corev3.Node{}
+	if err := proto.Unmarshal(value, n); err != nil {
+		return err
+	}
+	m.node, m.nodeID = proxyOf(n), n.Id
+	return nil
+}
+
+// takeInitial reads an entry of initial_resource_versions.
+func (m *message) takeInitial(value []byte) error {
+	var parts [3]string
+	err := each(value, func(number protowire.Number, value []byte) (err error) {
+		if number == 1 || number == 2 {
+			parts[number], err = text(value)
+		}
+		return err
+	})
+	if m.request.Initial == nil {
+		m.request.Initial = map[string]string{}
+	}
+	m.request.Initial[parts[1]] = parts[2]
+	return err
+}
+
+// each calls f with each field of a message that has bytes.
+func each(b []byte, f func(protowire.Number, []byte) error) error {
+	for len(b) > 0 {
+		number, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("read request: %w", protowire.ParseError(n))
+		}
+		b = b[n:]
+		if typ != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
+				return fmt.Errorf("read request: %w", protowire.ParseError(n))
+			}
+			b = b[n:]
+			continue
+		}
+		value, n := protowire.ConsumeBytes(b)
+		if n < 0 {
+			return fmt.Errorf("read request: %w", protowire.ParseError(n))
+		}
+		if err := f(number, value); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+var errText = errors.New("read request: a text is not valid UTF-8")
+
+func text(b []byte) (string, error) {
+	if !utf8.Valid(b) {
+		return "", errText
+	}
+	return string(b), nil
+}
+
+func appendText(to *[]string, b []byte) error {
+	s, err := text(b)
+	*to = append(*to, s)
+	return err
+}
+
+// typeOf is a type URL; those that are served are not copied.
+func typeOf(b []byte) (delivery.Type, error) {
+	for _, t := range delivery.Types {
+		if string(b) == string(t) {
+			return t, nil
+		}
+	}
+	s, err := text(b)
+	return delivery.Type(s), err
+}
+
+// The fields of DeltaDiscoveryResponse and DiscoveryResponse besides the resources.
+const (
+	outVersion = 1
+	outType    = 4
+	outNonce   = 5
+	outRemoved = 6
+)
+
+// encoded is a response on the wire: what is its own, and what all streams share.
+func encoded(r delivery.Response, delta bool) mem.BufferSlice {
+	size := len(r.Version) + len(r.Type) + len(r.Nonce) + 16
+	for _, name := range r.Removed {
+		size += len(name) + 8
+	}
+	own := make([]byte, 0, size)
+	appendField := func(number protowire.Number, s string) {
+		own = protowire.AppendString(protowire.AppendTag(own, number, protowire.BytesType), s)
+	}
+	appendField(outVersion, r.Version)
+	appendField(outType, string(r.Type))
+	appendField(outNonce, r.Nonce)
+	for _, name := range r.Removed {
+		appendField(outRemoved, name)
+	}
+	out := make(mem.BufferSlice, 0, 1+len(r.Resources))
+	out = append(out, mem.SliceBuffer(own))
+	for _, x := range r.Resources {
+		out = append(out, mem.SliceBuffer(x.Field(delta)))
+	}
+	return out
+}
