@@ -50,6 +50,7 @@ type adminConfig struct {
 	TLS          tlsConfig `json:"tls,omitempty" doc:"TLS of the admin API"`
 	TokensFile   string    `json:"tokensFile,omitempty" doc:"file with the tokens that are taken, one line each as wellspring token prints it; read again when it changes"`
 	Writers      []string  `json:"writers,omitempty" doc:"names in client certificates that may write, exact or with one * at the beginning or the end; others may read"`
+	Pprof        bool      `json:"pprof,omitempty" doc:"serve Go's profiles of this process at /debug/pprof/, to whoever may write"`
 	AllowedHosts []string  `json:"allowedHosts,omitempty" doc:"names of this server besides localhost and its addresses"`
 }
 

@@ -131,7 +131,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
-		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: programVersion(), Logger: log, Level: level,
+		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
 	metrics.MustRegister(admin.NewMetrics(api))
 	adminServer := admin.HTTPServer(admin.New(api))

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -80,7 +81,9 @@ type Config struct {
 	// Admins says which Envoys may be asked.
 	Admins  envoyadmin.Policy
 	Metrics http.Handler
-	Version Version
+	// Profiles serves Go's profiles of this process to writers.
+	Profiles bool
+	Version  Version
 	Logger  *slog.Logger
 	// Level is the log's; nil is one that nobody reads.
 	Level *slog.LevelVar
@@ -178,6 +181,11 @@ func (s *server) process(api huma.API, mux *http.ServeMux) {
 		func(context.Context, *struct{}) (*versionOut, error) { return &versionOut{s.Version}, nil })
 	if s.Metrics != nil {
 		mux.Handle("GET /metrics", s.Metrics)
+	}
+	if s.Profiles {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "ok")

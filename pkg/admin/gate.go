@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/wellspring-xds/wellspring/pkg/access"
 )
@@ -48,6 +49,8 @@ func roleFor(r *http.Request) access.Role {
 		return access.Write
 	case read && r.URL.Path == "/livez", read && r.URL.Path == "/readyz" && len(query) == 0:
 		return ""
+	case strings.HasPrefix(r.URL.Path, "/debug/"):
+		return access.Write // it slows the process down, and shows what is in it
 	case read:
 		return access.Read
 	case r.Method == http.MethodPost && r.URL.Path == "/v1/apply" && slices.Equal(query["dryRun"], []string{"true"}):

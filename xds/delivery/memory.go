@@ -130,7 +130,7 @@ func (m *Memory) accept(t Type, resources ...*Resource) {
 	defer m.mu.Unlock()
 	v := m.accepted[t]
 	if v == nil {
-		v = &view{}
+		v = newView()
 		m.accepted[t] = v
 	}
 	for _, r := range resources {

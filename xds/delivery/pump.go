@@ -97,7 +97,8 @@ func (s *Session) silentAboutClusters(st *state) bool {
 
 // changes compares what the proxy should have with what it has.
 func (s *Session) changes(st *state, now time.Time) (c change) {
-	for name, x := range st.over {
+	for name, e := range st.over {
+		x := e.value
 		r, keep, later := s.want(st, name, now)
 		if !later.IsZero() && (c.later.IsZero() || later.Before(c.later)) {
 			c.later = later
@@ -285,7 +286,7 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 func (s *Session) names(st *state, cluster string) (named bool) {
 	listeners := s.types[Listeners]
 	st.each(func(name string, x standing) {
-		if named || listeners.started && !listeners.stand(name).holds && s.table.Get(st.typ, name) == nil {
+		if named || !x.holds || listeners.started && !listeners.stand(name).holds && s.table.Get(st.typ, name) == nil {
 			return // it drains
 		}
 		last := s.memory.last(st.typ, name)

@@ -103,7 +103,7 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 		types: map[Type]*state{},
 	}
 	for _, t := range Types {
-		s.types[t] = &state{typ: t, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true}
+		s.types[t] = &state{typ: t, overlay: overlay[standing]{say: standingOf}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true}
 	}
 	s.releaseOld() // it may have been away while its content changed
 	return s
@@ -172,24 +172,24 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 		if o.nonce != r.Nonce {
 			continue
 		}
-		settled := st.open[:i+1]
-		st.open = st.open[i+1:]
+		settled := slices.Clone(st.open[:i])
+		st.open = slices.Delete(st.open, 0, i+1)
 		if s.client.Delta { // each nonce is answered, in order; one that is skipped is lost
-			for _, lost := range settled[:i] {
+			for _, lost := range settled {
 				s.unknown(st, lost)
 			}
 		}
 		st.lag = now.Sub(o.at)
 		if r.Refused != nil {
 			if !s.client.Delta {
-				for _, earlier := range settled[:i] {
+				for _, earlier := range settled {
 					s.unknown(st, earlier)
 				}
 			}
 			s.refused(st, o, *r.Refused, now)
 		} else {
 			if !s.client.Delta { // the newest set settles those before it
-				for _, earlier := range settled[:i] {
+				for _, earlier := range settled {
 					s.forgetRemoved(st, earlier)
 				}
 			}

@@ -19,20 +19,25 @@ type standing struct {
 	tell  bool // its removal was refused, and is told again
 }
 
+// standingOf is how a name stands of which nothing else is known than what the set
+// says: it is held in that form, and acknowledged.
+func standingOf(r *Resource) standing {
+	return standing{held: held{r.Version, r}, holds: true, acked: true, some: true}
+}
+
 // state is one type on one stream.
 //
-// A name stands as the set says that the stream has reached: held in that form, and
-// acknowledged. What stands otherwise is in over, and nothing but that needs a look:
-// it is on its way, held back, refused, or gone and still held. So a stream to which
-// nothing is owed costs nothing for each name, and a change costs what it changes.
+// A name stands as the set says that the stream has reached. What stands otherwise
+// is an exception, and nothing but that needs a look: it is on its way, held back,
+// refused, or gone and still held. So a stream to which nothing is owed costs nothing
+// for each name, and a change costs what it changes.
 type state struct {
 	typ     Type
 	started bool // a request came
 	fresh   bool // the first request presented no version
-	cover        // what is subscribed to, of the set that the stream has reached
-	over    map[string]standing
-	sum     sum // of the versions of all that is held
-	count   int // how many are held
+	overlay[standing]
+	sum   sum // of the versions of all that is held
+	count int // how many are held
 
 	owed     bool    // a response is due though nothing differs
 	open     []*sent // oldest first
@@ -50,21 +55,8 @@ type state struct {
 	lag  time.Duration
 }
 
-// plain is how a name stands that is not in over.
-func (st *state) plain(name string) standing {
-	r := st.get(name)
-	if r == nil {
-		return standing{}
-	}
-	return standing{held: held{r.Version, r}, holds: true, acked: true, some: true}
-}
-
-func (st *state) stand(name string) standing {
-	if x, ok := st.over[name]; ok {
-		return x
-	}
-	return st.plain(name)
-}
+// stand is how a name stands.
+func (st *state) stand(name string) standing { return st.get(name) }
 
 // put changes how a name stands.
 func (st *state) put(name string, x standing) {
@@ -77,19 +69,7 @@ func (st *state) put(name string, x standing) {
 			st.sum, st.count = st.sum.plus(sumOf(name, x.version)), st.count+1
 		}
 	}
-	st.keep(name, x)
-}
-
-// keep writes down how a name stands, where the set does not say it.
-func (st *state) keep(name string, x standing) {
-	if x == st.plain(name) {
-		delete(st.over, name)
-		return
-	}
-	if st.over == nil {
-		st.over = map[string]standing{}
-	}
-	st.over[name] = x
+	st.overlay.put(name, x)
 }
 
 // asks makes a name be answered though it is held.
@@ -99,48 +79,18 @@ func (st *state) asks(name string) {
 	st.put(name, x)
 }
 
-// moveTo takes up another set, or another subscription: every name stands as before.
-func (st *state) moveTo(to cover) {
-	if st.cover == to {
-		return
-	}
-	var was []entry[standing]
-	st.differences(to, func(name string) { was = append(was, entry[standing]{name, st.stand(name)}) })
-	st.cover = to
-	for _, e := range was {
-		st.keep(e.name, e.value)
-	}
-	if len(st.over) == 0 {
-		st.over = nil // a map that was large stays so
-	}
-}
-
 // drop forgets a name that the proxy left or was told to be gone.
 func (st *state) drop(name string) {
 	st.put(name, standing{})
 	delete(st.waits, name)
 }
 
-// each calls f with everything that is held.
-func (st *state) each(f func(name string, x standing)) {
-	st.cover.each(func(r *Resource) {
-		if _, otherwise := st.over[r.Name]; !otherwise {
-			f(r.Name, st.plain(r.Name))
-		}
-	})
-	for name, x := range st.over {
-		if x.holds {
-			f(name, x)
-		}
-	}
-}
-
 // ackedVersion is the version of what is held and covered by answers.
 func (st *state) ackedVersion() (version string, count int) {
 	sum, count := st.sum, st.count
 	for name, x := range st.over {
-		if x.holds && !x.acked {
-			sum, count = sum.minus(sumOf(name, x.version)), count-1
+		if x.value.holds && !x.value.acked {
+			sum, count = sum.minus(sumOf(name, x.value.version)), count-1
 		}
 	}
 	return sum.version(), count
@@ -150,30 +100,50 @@ func (st *state) ackedVersion() (version string, count int) {
 func (st *state) fullSet() map[string]*Resource {
 	all := make(map[string]*Resource, st.count)
 	st.each(func(name string, x standing) {
-		if x.res != nil {
+		if x.holds && x.res != nil {
 			all[name] = x.res
 		}
 	})
 	return all
 }
 
+// view is which form somebody has of each name.
+type view struct{ overlay[*Resource] }
+
+func newView() *view {
+	return &view{overlay[*Resource]{say: func(r *Resource) *Resource { return r }}}
+}
+
+func (v *view) get(name string) *Resource {
+	if v == nil {
+		return nil
+	}
+	return v.overlay.get(name)
+}
+
+func (v *view) all() map[string]*Resource {
+	out := map[string]*Resource{}
+	if v != nil {
+		v.each(func(name string, r *Resource) { out[name] = r })
+	}
+	return out
+}
+
 // kept is a set as it was sent: what has to be known of it to find out later that a
 // client holds just this.
 type kept struct {
 	version string
-	view    view
+	view    *view
 }
 
 // snapshot is the set that a client has once it took what was sent.
 func (st *state) snapshot() kept {
-	k := kept{version: st.sum.version(), view: view{cover: st.cover}}
-	if len(st.over) > 0 {
-		k.view.over = make(map[string]*Resource, len(st.over))
-		for name, x := range st.over {
-			k.view.over[name] = x.res
-		}
+	v := newView()
+	v.cover = st.cover
+	for name, x := range st.over {
+		v.put(name, x.value.res)
 	}
-	return k
+	return kept{st.sum.version(), v}
 }
 
 // sent is a response without an answer.

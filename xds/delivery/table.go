@@ -14,14 +14,29 @@ import (
 type Set struct {
 	resources sorted[*Resource]
 	sum       sum
+	moves     *lastMoves // shared by the sets that follow each other
 }
 
 var noResources = &Set{}
+
+func (s *Set) sorted() sorted[*Resource] {
+	if s == nil {
+		return sorted[*Resource]{}
+	}
+	return s.resources
+}
 
 // get finds a resource; nil when it is not served.
 func (s *Set) get(name string) *Resource {
 	r, _ := s.resources.get(name)
 	return r
+}
+
+func (s *Set) next(resources sorted[*Resource]) *Set {
+	if s.moves == nil {
+		return &Set{resources: resources, moves: &lastMoves{}}
+	}
+	return &Set{resources: resources, moves: s.moves}
 }
 
 // with is the set in which a resource has its new form.
@@ -30,7 +45,8 @@ func (s *Set) with(r *Resource) *Set {
 	if was == r {
 		return s
 	}
-	out := &Set{resources: s.resources.with(r.Name, r), sum: s.sum.plus(sumOf(r.Name, r.Version))}
+	out := s.next(s.resources.with(r.Name, r))
+	out.sum = s.sum.plus(sumOf(r.Name, r.Version))
 	if was != nil {
 		out.sum = out.sum.minus(sumOf(was.Name, was.Version))
 	}
@@ -43,7 +59,8 @@ func (s *Set) rebuilt(resources map[string]*Resource) *Set {
 	for _, name := range slices.Sorted(maps.Keys(resources)) {
 		entries = append(entries, entry[*Resource]{name, resources[name]})
 	}
-	out := &Set{resources: s.resources.rebuilt(entries), sum: s.sum}
+	out := s.next(s.resources.rebuilt(entries))
+	out.sum = s.sum
 	same := true
 	diff(s.resources, out.resources, func(name string, was, is *Resource) {
 		same = false

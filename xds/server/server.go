@@ -77,6 +77,8 @@ const (
 	defaultMaxStreams = 20_000
 	defaultStall      = 30 * time.Second
 	receiveLimit      = 64 << 20
+	receiveWindow     = 256 << 10 // bytes of a stream that may wait to be read
+	ioBuffer          = 4 << 10
 	maxNames          = 100_000 // in one request
 	refusedKept       = 10 * time.Minute
 	maxRefused        = 1000
@@ -114,6 +116,13 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(receiveLimit),
 		grpc.ForceServerCodecV2(newCodec()),
+		// A window that grows by measuring costs a ping and an update for each
+		// acknowledgement: twice the system calls.
+		grpc.StaticStreamWindowSize(receiveWindow),
+		grpc.StaticConnWindowSize(receiveWindow),
+		grpc.ReadBufferSize(ioBuffer),
+		grpc.WriteBufferSize(ioBuffer),
+		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unaryGate),
 		grpc.ChainStreamInterceptor(s.streamGate),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,7 +162,7 @@ func (st *stream) send() {
 			return
 		}
 		next := st.queue[0]
-		st.queue = st.queue[1:]
+		st.queue = slices.Delete(st.queue, 0, 1)
 		if st.stall == nil {
 			st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
 		} else {
