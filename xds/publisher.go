@@ -220,20 +220,16 @@ func (p *Publisher) Run(ctx context.Context) error {
 	p.renewed() // what changed since New
 	for {
 		changed := p.cfg.Store.Changed()
-		if s := p.cfg.Store.Spec(); p.stale(s) {
-			p.mu.Lock()
-			fresh := p.respec(s)
-			p.mu.Unlock()
-			p.markAnswered(fresh)
-			p.markImported()
-		}
+		p.documents()
 		p.override()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
 		case <-p.cfg.Catalog.Signal():
-			p.services(p.cfg.Catalog.Changes())
+			services := p.cfg.Catalog.Changes()
+			p.documents() // what was declared before a service changed holds for the change
+			p.services(services)
 		case <-renewed:
 			renewed = p.cfg.Secrets.Changed()
 			p.renewed()
@@ -241,6 +237,19 @@ func (p *Publisher) Run(ctx context.Context) error {
 			p.generations()
 		}
 	}
+}
+
+// documents takes up the newest Spec.
+func (p *Publisher) documents() {
+	s := p.cfg.Store.Spec()
+	if !p.stale(s) {
+		return
+	}
+	p.mu.Lock()
+	fresh := p.respec(s)
+	p.mu.Unlock()
+	p.markAnswered(fresh)
+	p.markImported()
 }
 
 // stale tells whether there are other documents, or other imports, than those that
