@@ -115,6 +115,7 @@ type Publisher struct {
 	history     bool                  // definitions holds the store's history
 	older       map[string]bool       // assignments that somebody wants and not every group is served
 	answered    map[model.ServiceKey]bool
+	ready       map[string]bool // groups of this Spec of which nothing is waited for
 	health      map[string]health.State
 	problems    []model.Problem            // of the last publish, assignments apart
 	unusable    map[string][]model.Problem // of assignments, by name
@@ -186,7 +187,7 @@ func New(cfg Config) *Publisher {
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
-		answered: map[model.ServiceKey]bool{}, health: map[string]health.State{},
+		answered: map[model.ServiceKey]bool{}, ready: map[string]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
 	}
 	s, before := cfg.Store.Spec(), cfg.Store.Answered()
@@ -283,6 +284,16 @@ func (p *Publisher) Join(c delivery.Class) {
 func (p *Publisher) Ready(group string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.ready[group] {
+		return nil
+	}
+	err := p.waits(group)
+	p.ready[group] = err == nil
+	return err
+}
+
+// waits says what a group waits for. mu is held.
+func (p *Publisher) waits(group string) error {
 	if !p.listed && p.autoRoutes(group) { // without the list it would be told that all is gone
 		return fmt.Errorf("group %q waits for the first list of services to import after a start, from source %s", group, strings.Join(p.imports.Unknown, ", "))
 	}
@@ -376,6 +387,7 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 		p.local[svc.Key] = &svc
 	}
 	clear(p.entrances)
+	clear(p.ready)
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
 	p.decide()

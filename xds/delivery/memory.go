@@ -141,6 +141,23 @@ func (m *Memory) accept(t Type, resources ...*Resource) {
 	}
 }
 
+// acceptAll takes that a proxy accepted all that a cover has.
+func (m *Memory) acceptAll(t Type, all cover) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := m.accepted[t]
+	if v == nil {
+		v = newView()
+		m.accepted[t] = v
+	}
+	v.become(all)
+	for c := range m.parked {
+		if r := all.get(c.Name); r != nil && c == (content{r.Type, r.Name, r.Version}) {
+			delete(m.parked, c)
+		}
+	}
+}
+
 // settle says what was accepted by the set that a stream has reached.
 func (m *Memory) settle(t Type, reached cover) {
 	m.mu.Lock()

@@ -53,14 +53,14 @@ type moves struct {
 
 // movesTo lists what another cover says otherwise.
 func (c cover) movesTo(to cover) []move {
-	if to.at == nil || to.at.moves == nil {
+	if to.at == nil || to.at.shared == nil {
 		return c.findMoves(to)
 	}
-	if last := to.at.moves.Load(); last != nil && last.from == c && last.to == to {
+	if last := to.at.shared.moves.Load(); last != nil && last.from == c && last.to == to {
 		return last.list
 	}
 	found := &moves{c, to, c.findMoves(to)}
-	to.at.moves.Store(found)
+	to.at.shared.moves.Store(found)
 	return found.list
 }
 
@@ -90,8 +90,12 @@ func (c cover) findMoves(to cover) (out []move) {
 	return out
 }
 
-// lastMoves is the way that was found last between the sets of a class.
-type lastMoves = atomic.Pointer[moves]
+// shared is what was found last for one stream of a class and serves the others,
+// which mostly ask the same. The sets that follow each other have one.
+type shared struct {
+	moves atomic.Pointer[moves]
+	whole atomic.Pointer[whole]
+}
 
 // overlay is a value for each name: what a cover says of it, but for exceptions. So
 // it costs as much as there are exceptions, however many names there are. The zero
@@ -165,6 +169,14 @@ func (o *overlay[V]) moveTo(to cover) {
 		o.set(m.name, x.value, m.is, ok)
 	}
 	o.cover = to
+}
+
+// says exchanges what a covered resource says; exceptions stay what they are.
+func (o *overlay[V]) says(say func(*Resource) V) {
+	o.say = say
+	for name, x := range o.over {
+		o.set(name, x.value, x.plain, true)
+	}
 }
 
 // each calls f with every name of which anything is said.

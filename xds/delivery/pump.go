@@ -11,13 +11,15 @@ import (
 )
 
 // Pump returns what is to be sent now, in order, and when to call again though
-// nothing happens in between; zero is never.
+// nothing happens in between; zero is never. What it returned is over with the next
+// call.
 func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 	soonest := func(t time.Time) {
 		if !t.IsZero() && (again.IsZero() || t.Before(again)) {
 			again = t
 		}
 	}
+	s.out = s.out[:0]
 	for _, typ := range Types {
 		st := s.types[typ]
 		if !st.started || !st.dirty {
@@ -29,10 +31,8 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 			continue
 		}
 		st.dirty = false
-		st.moveTo(cover{s.table.set(typ), st.names, st.all})
-		r, later := s.next(st, now)
-		if r != nil {
-			out = append(out, *r)
+		sent, later := s.next(st, now)
+		if sent {
 			st.dirty = true // there may be more behind it
 			if typ == Clusters {
 				s.types[Assignments].dirty = true
@@ -44,7 +44,7 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 			soonest(later)
 		}
 	}
-	return out, again
+	return s.out, again
 }
 
 // mayOpen tells whether another response of the type may be opened now, or when
@@ -53,7 +53,13 @@ func (s *Session) mayOpen(st *state, now time.Time) (time.Time, bool) {
 	if len(st.open) == 0 {
 		return time.Time{}, true
 	}
-	if st.typ != Clusters || len(st.open) >= maxOpenClusters {
+	responses := 0
+	for _, o := range st.open {
+		if o.part == 0 {
+			responses++
+		}
+	}
+	if st.typ != Clusters || responses >= maxOpenClusters {
 		return time.Time{}, false
 	}
 	next := st.open[len(st.open)-1].at.Add(s.cfg.PushWait)
@@ -69,23 +75,34 @@ type change struct {
 
 func (c change) empty() bool { return len(c.send) == 0 && len(c.remove) == 0 }
 
-// next builds the next response of a type, nil when nothing is owed.
-func (s *Session) next(st *state, now time.Time) (*Response, time.Time) {
+// next opens the next response of a type, where one is owed.
+func (s *Session) next(st *state, now time.Time) (sent bool, later time.Time) {
 	if st.stuck || s.silentAboutClusters(st) {
-		return nil, time.Time{}
+		return false, time.Time{}
 	}
+	if st.begins {
+		st.begins = false
+		if s.sendWhole(st, now) {
+			return true, time.Time{}
+		}
+		for name := range st.names.sorted().all() {
+			st.asks(name)
+		}
+	}
+	st.moveTo(cover{s.table.set(st.typ), st.names, st.all})
 	c := s.changes(st, now)
 	if c.empty() && !st.owed {
-		return nil, c.later
+		return false, c.later
 	}
 	s.pick(st, &c)
 	if st.typ == Listeners {
 		s.pairAddresses(st, &c)
 	}
 	if c.empty() && !st.owed || st.refused != "" && st.versionAfter(c) == st.refused {
-		return nil, c.later
+		return false, c.later
 	}
-	return s.respond(st, c, now), c.later
+	s.respond(st, c, now)
+	return true, c.later
 }
 
 // silentAboutClusters is the answer to a state-of-the-world client that holds a
@@ -378,12 +395,10 @@ func (s *Session) pick(st *state, c *change) {
 	}
 }
 
-// respond opens a response.
-func (s *Session) respond(st *state, c change, now time.Time) *Response {
-	s.nonce++
+// respond answers with a change.
+func (s *Session) respond(st *state, c change, now time.Time) {
 	slices.SortFunc(c.send, inOrder)
 	slices.Sort(c.remove)
-	o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, resources: c.send, removed: c.remove}
 	for _, r := range c.send {
 		x := st.stand(r.Name)
 		if x.res != nil && st.typ == Listeners {
@@ -393,9 +408,9 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 		if s.memory.isParked(r) {
 			st.retried[content{r.Type, r.Name, r.Version}] = true
 		}
-		if assignments := s.types[Assignments]; st.typ == Clusters && r.Assignment != "" && assignments.names.has(r.Assignment) {
-			assignments.asks(r.Assignment)
-		}
+	}
+	if st.typ == Clusters {
+		s.askAssignments(c.send)
 	}
 	for _, name := range c.remove {
 		had := st.stand(name).res
@@ -404,24 +419,68 @@ func (s *Session) respond(st *state, c change, now time.Time) *Response {
 			s.listenerGone(name, had, now)
 		}
 	}
-	st.owed = false
-	o.version = st.sum.version()
-	out := &Response{Type: st.typ, Nonce: o.nonce, Version: o.version}
-	if s.client.Delta {
-		out.Removed = o.removed
-	} else {
-		o.set = st.snapshot()
-		if st.typ.fullState() {
-			o.resources = byName(st.fullSet())
+	if !s.client.Delta && st.typ.fullState() {
+		c.send = byName(st.fullSet())
+	}
+	s.open(st, c.send, c.remove, now)
+}
+
+// askAssignments has the assignments of clusters that are sent follow them.
+func (s *Session) askAssignments(clusters []*Resource) {
+	assignments := s.types[Assignments]
+	if assignments.names.len() == 0 {
+		return
+	}
+	for _, r := range clusters {
+		if r.Assignment != "" && assignments.names.has(r.Assignment) {
+			assignments.asks(r.Assignment)
 		}
 	}
-	out.Resources = o.resources
-	st.open = append(st.open, o)
-	st.newest = o.nonce
+}
+
+// maxDelta is from where on a delta response is split. Its parts go back to back.
+const maxDelta = 2 << 20
+
+// open opens a response.
+func (s *Session) open(st *state, resources []*Resource, removed []string, now time.Time) {
+	st.owed = false
+	version := st.sum.version()
+	split := s.client.Delta && (st.typ != Listeners || len(removed) == 0) // an address may go from one to another
+	for part := 0; part == 0 || len(resources) > 0; part++ {
+		n := len(resources)
+		if split {
+			n = fitting(resources)
+		}
+		s.nonce++
+		o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, part: part, resources: resources[:n:n], version: version}
+		resources = resources[n:]
+		r := Response{Type: st.typ, Nonce: o.nonce, Version: version, Resources: o.resources}
+		if len(resources) == 0 {
+			o.removed = removed
+		}
+		if s.client.Delta {
+			r.Removed = o.removed
+		} else {
+			o.set = st.snapshot()
+		}
+		st.open = append(st.open, o)
+		st.newest = o.nonce
+		s.out = append(s.out, r)
+	}
 	if !s.client.Delta {
 		s.memory.setOpen(st.typ, st.open)
 	}
-	return out
+}
+
+// fitting is how many resources go into one part.
+func fitting(resources []*Resource) int {
+	size := 0
+	for i, r := range resources {
+		if size += len(r.field); size > maxDelta && i > 0 {
+			return i
+		}
+	}
+	return len(resources)
 }
 
 // versionAfter is the version that a response with this change would have.

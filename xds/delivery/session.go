@@ -70,6 +70,7 @@ type Session struct {
 	table *Table
 	types map[Type]*state
 	nonce uint64
+	out   []Response // of one Pump
 	start time.Time
 }
 
@@ -190,6 +191,9 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 		} else {
 			if !s.client.Delta { // the newest set settles those before it
 				for _, earlier := range settled {
+					if earlier.flight != nil && earlier.flight == st.flight {
+						s.landed(st, earlier)
+					}
 					s.forgetRemoved(st, earlier)
 				}
 			}
@@ -203,18 +207,27 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 func (s *Session) accepted(st *state, o *sent) {
 	st.accepted++
 	st.refused = ""
-	for _, r := range o.resources {
-		if x := st.stand(r.Name); x.holds && x.version == r.Version {
-			x.res, x.acked, x.some = r, true, true
-			st.put(r.Name, x)
-		}
+	if o.flight != nil && o.flight == st.flight {
+		s.landed(st, o)
+	} else {
+		s.took(st, o.resources)
 	}
-	s.memory.accept(st.typ, o.resources...)
 	s.memory.settle(st.typ, st.cover)
 	s.forgetRemoved(st, o)
 	if st.typ == Listeners && len(o.removed) > 0 {
 		s.retryAddresses()
 	}
+}
+
+// took notes that the proxy has resources as they were sent.
+func (s *Session) took(st *state, resources []*Resource) {
+	for _, r := range resources {
+		if x := st.stand(r.Name); x.holds && x.version == r.Version {
+			x.res, x.acked, x.some = r, true, true
+			st.put(r.Name, x)
+		}
+	}
+	s.memory.accept(st.typ, resources...)
 }
 
 func (s *Session) forgetRemoved(st *state, o *sent) {
@@ -228,6 +241,9 @@ const unheard = "?"
 
 // unknown takes back what a response was thought to have brought.
 func (s *Session) unknown(st *state, o *sent) {
+	if o.flight != nil && o.flight == st.flight {
+		s.takeApart(st)
+	}
 	for _, r := range o.resources {
 		x := st.stand(r.Name)
 		if x.version != r.Version {
@@ -304,6 +320,10 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 	names := slices.DeleteFunc(slices.Clone(r.Subscribe), star)
 	leaves := slices.DeleteFunc(slices.Clone(r.Unsubscribe), func(name string) bool { return star(name) || slices.Contains(names, name) })
 	s.subscribe(st, names, leaves, all)
+	if first && st.fresh {
+		st.begins = true
+		return
+	}
 	for _, name := range names {
 		if _, presented := r.Initial[name]; st.typ.everyTime() || !presented {
 			st.asks(name)
@@ -369,6 +389,10 @@ func (s *Session) subscribeTo(st *state, names []string, all bool) {
 		}
 	}
 	s.subscribe(st, add, remove, all)
+	if !st.started && st.fresh {
+		st.begins = true
+		return
+	}
 	for _, name := range add {
 		st.asks(name)
 	}

@@ -36,8 +36,10 @@ type state struct {
 	started bool // a request came
 	fresh   bool // the first request presented no version
 	overlay[standing]
-	sum   sum // of the versions of all that is held
-	count int // how many are held
+	sum    sum     // of the versions of all that is held
+	count  int     // how many are held
+	begins bool    // every name is asked for, and nothing was looked at yet
+	flight *flight // all was sent at once, and is not answered
 
 	owed     bool    // a response is due though nothing differs
 	open     []*sent // oldest first
@@ -87,13 +89,19 @@ func (st *state) drop(name string) {
 
 // ackedVersion is the version of what is held and covered by answers.
 func (st *state) ackedVersion() (version string, count int) {
-	sum, count := st.sum, st.count
+	all, count := st.sum, st.count
+	if st.flight != nil {
+		all, count = sum{}, 0
+	}
 	for name, x := range st.over {
-		if x.value.holds && !x.value.acked {
-			sum, count = sum.minus(sumOf(name, x.value.version)), count-1
+		switch v := x.value; {
+		case v.holds && !v.acked && st.flight == nil:
+			all, count = all.minus(sumOf(name, v.version)), count-1
+		case v.holds && v.acked && st.flight != nil:
+			all, count = all.plus(sumOf(name, v.version)), count+1
 		}
 	}
-	return sum.version(), count
+	return all.version(), count
 }
 
 // fullSet is all that a state-of-the-world client has once it took what was sent.
@@ -119,6 +127,25 @@ func (v *view) get(name string) *Resource {
 		return nil
 	}
 	return v.overlay.get(name)
+}
+
+// become takes all that a cover has, and keeps what else there was.
+func (v *view) become(all cover) {
+	if v.at != nil {
+		for _, m := range v.movesTo(all) {
+			if _, otherwise := v.over[m.name]; !otherwise && m.is == nil {
+				v.set(m.name, m.was, nil, false)
+			}
+		}
+	}
+	v.cover = all
+	for name, x := range v.over {
+		if plain := all.get(name); plain != nil {
+			delete(v.over, name)
+		} else {
+			v.set(name, x.value, nil, true)
+		}
+	}
 }
 
 func (v *view) all() map[string]*Resource {
@@ -150,6 +177,8 @@ func (st *state) snapshot() kept {
 type sent struct {
 	nonce     string
 	at        time.Time
+	part      int // of a response that was split
+	flight    *flight
 	resources []*Resource
 	removed   []string
 	version   string

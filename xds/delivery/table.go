@@ -14,7 +14,7 @@ import (
 type Set struct {
 	resources sorted[*Resource]
 	sum       sum
-	moves     *lastMoves // shared by the sets that follow each other
+	shared    *shared
 }
 
 var noResources = &Set{}
@@ -33,10 +33,10 @@ func (s *Set) get(name string) *Resource {
 }
 
 func (s *Set) next(resources sorted[*Resource]) *Set {
-	if s.moves == nil {
-		return &Set{resources: resources, moves: &lastMoves{}}
+	if s.shared == nil {
+		return &Set{resources: resources, shared: &shared{}}
 	}
-	return &Set{resources: resources, moves: s.moves}
+	return &Set{resources: resources, shared: s.shared}
 }
 
 // with is the set in which a resource has its new form.

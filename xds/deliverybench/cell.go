@@ -122,6 +122,9 @@ func cold(t *target, f *fleet, r *result) error {
 		return err
 	}
 	cpu, began := t.cpu(), time.Now()
+	if os.Getenv("COLD") != "" {
+		go func() { _ = t.profile(r.Profile + ".cold") }()
+	}
 	if err := f.connect(r.Streams); err != nil {
 		return err
 	}

@@ -228,10 +228,14 @@ func encoded(r delivery.Response, delta bool) mem.BufferSlice {
 	for _, name := range r.Removed {
 		appendField(outRemoved, name)
 	}
-	out := make(mem.BufferSlice, 0, 1+len(r.Resources))
-	out = append(out, mem.SliceBuffer(own))
-	for _, x := range r.Resources {
-		out = append(out, mem.SliceBuffer(x.Field(delta)))
+	parts := make([]mem.SliceBuffer, 1+len(r.Resources))
+	out := make(mem.BufferSlice, len(parts))
+	parts[0] = own
+	for i, x := range r.Resources {
+		parts[i+1] = x.Field(delta)
+	}
+	for i := range parts {
+		out[i] = &parts[i] // the value itself would be copied, each for itself
 	}
 	return out
 }

@@ -78,7 +78,7 @@ const (
 	defaultStall      = 30 * time.Second
 	receiveLimit      = 64 << 20
 	receiveWindow     = 256 << 10 // bytes of a stream that may wait to be read
-	ioBuffer          = 4 << 10
+	readBuffer        = 4 << 10
 	maxNames          = 100_000 // in one request
 	refusedKept       = 10 * time.Minute
 	maxRefused        = 1000
@@ -120,9 +120,8 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		// acknowledgement: twice the system calls.
 		grpc.StaticStreamWindowSize(receiveWindow),
 		grpc.StaticConnWindowSize(receiveWindow),
-		grpc.ReadBufferSize(ioBuffer),
-		grpc.WriteBufferSize(ioBuffer),
-		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.SharedWriteBuffer(true), // an idle connection has none
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unaryGate),
 		grpc.ChainStreamInterceptor(s.streamGate),
