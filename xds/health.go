@@ -27,27 +27,36 @@ func (p *Publisher) healthOf(name string, u *spec.Upstream, overrides []model.Ov
 	return health.Of(name, u, known)
 }
 
-// tellHealth emits an event for each upstream whose state changed. mu is held.
+// tellHealth emits an event for each upstream whose state changed, of those that
+// select touched services; nil is all. mu is held.
 func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
-	next := map[string]health.State{}
-	for _, d := range p.spec.Documents(spec.KindUpstream) {
-		u, ok := d.Body.(*spec.Upstream)
-		if !ok {
-			continue
+	if touched == nil {
+		before := p.health
+		p.health = make(map[string]health.State, len(before))
+		for _, d := range p.spec.Documents(spec.KindUpstream) {
+			p.health[d.Name] = before[d.Name]
+			p.tellHealthOf(d)
 		}
-		was := p.health[d.Name]
-		next[d.Name] = was
-		if touched != nil && !touched[u.Key(d.Name)] {
-			continue
-		}
-		h := p.healthOf(d.Name, u, p.overrides[d.Name])
-		next[d.Name] = h.State
-		if was != h.State {
-			p.cfg.Emit(model.Event{
-				Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
-				From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
-			})
+		return
+	}
+	for k := range touched {
+		for _, d := range p.selects[k] {
+			p.tellHealthOf(d)
 		}
 	}
-	p.health = next
+}
+
+func (p *Publisher) tellHealthOf(d *spec.Document) {
+	u, ok := d.Body.(*spec.Upstream)
+	if !ok {
+		return
+	}
+	was, h := p.health[d.Name], p.healthOf(d.Name, u, p.overrides[d.Name])
+	p.health[d.Name] = h.State
+	if was != h.State {
+		p.cfg.Emit(model.Event{
+			Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
+			From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
+		})
+	}
 }

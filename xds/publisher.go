@@ -105,7 +105,10 @@ type Publisher struct {
 	classes     map[delivery.Class]bool
 	published   map[string]*published
 	unknown     map[string]bool
-	assignments map[string]*delivery.Resource // by name, older generations included
+	awaits      map[model.ServiceKey]bool             // services for want of which an upstream is held back
+	uses        map[model.ServiceKey][]definition     // what is served of a service
+	selects     map[model.ServiceKey][]*spec.Document // upstreams of this Spec, by their service
+	assignments map[string]*delivery.Resource         // by name, older generations included
 	clusters    map[clusterKey]madeCluster
 	lastGood    map[lastKey]*delivery.Resource
 	secrets     map[string]made       // by name
@@ -131,15 +134,16 @@ type published struct {
 
 // definition is one form of an upstream.
 type definition struct {
-	name string
-	body *spec.Upstream
-	own  *model.Service // where it declares its endpoints itself
+	name    string
+	body    *spec.Upstream
+	own     *model.Service // where it declares its endpoints itself
+	leaving bool           // another form follows it, or will
 }
 
 // definitionOf reads a document of kind Upstream.
 func definitionOf(d *spec.Document) (definition, bool) {
 	u, ok := d.Body.(*spec.Upstream)
-	return definition{d.Name, u, d.LocalService()}, ok
+	return definition{name: d.Name, body: u, own: d.LocalService()}, ok
 }
 
 type clusterKey struct {
@@ -184,7 +188,7 @@ func New(cfg Config) *Publisher {
 	}
 	p := &Publisher{
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
-		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{},
+		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{}, awaits: map[model.ServiceKey]bool{},
 		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, ready: map[string]bool{}, health: map[string]health.State{},
@@ -388,6 +392,12 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	}
 	clear(p.entrances)
 	clear(p.ready)
+	p.selects = map[model.ServiceKey][]*spec.Document{}
+	for _, d := range p.spec.Documents(spec.KindUpstream) {
+		if u, ok := d.Body.(*spec.Upstream); ok {
+			p.selects[u.Key(d.Name)] = append(p.selects[u.Key(d.Name)], d)
+		}
+	}
 	p.cfg.Catalog.Want(p.wants())
 	fresh = p.takeAnswers(nil)
 	p.decide()
@@ -480,6 +490,7 @@ func (p *Publisher) takeAnswers(keys []model.ServiceKey) (fresh []model.ServiceK
 // decide settles which upstreams are published, in which form. mu is held.
 func (p *Publisher) decide() {
 	clear(p.unknown)
+	clear(p.awaits)
 	next := map[string]*published{}
 	for _, d := range p.spec.Documents(spec.KindUpstream) {
 		def, ok := definitionOf(d)
@@ -496,8 +507,10 @@ func (p *Publisher) decide() {
 			}
 		case before != nil:
 			next[d.Name] = &published{definition: before.definition, key: before.key, frozen: true}
+			p.awaits[key] = true
 		default:
 			p.unknown[d.Name] = true
+			p.awaits[key] = true
 		}
 	}
 	p.published = next
@@ -545,11 +558,13 @@ func (p *Publisher) services(keys []model.ServiceKey) {
 	for _, k := range keys {
 		touched[k] = true
 	}
-	if len(fresh) > 0 || p.awaited(touched) {
+	switch {
+	case len(fresh) > 0, p.awaited(touched):
 		p.decide()
-		touched = nil
+		p.publish(nil)
+	case !p.publishEndpoints(touched):
+		p.publish(touched)
 	}
-	p.publish(touched)
 	p.mu.Unlock()
 	p.markAnswered(fresh)
 }
@@ -557,11 +572,8 @@ func (p *Publisher) services(keys []model.ServiceKey) {
 // awaited tells whether an upstream is held back for want of one of these
 // services. It may have answered long ago, and nobody wanted it in between.
 func (p *Publisher) awaited(keys map[model.ServiceKey]bool) bool {
-	for _, d := range p.spec.Documents(spec.KindUpstream) {
-		if pub := p.published[d.Name]; !p.unknown[d.Name] && (pub == nil || !pub.frozen) {
-			continue
-		}
-		if u, ok := d.Body.(*spec.Upstream); ok && keys[u.Key(d.Name)] {
+	for k := range keys {
+		if p.awaits[k] {
 			return true
 		}
 	}

@@ -37,49 +37,98 @@ func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
 func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 	next := make(map[string]*delivery.Resource, len(p.assignments))
 	problems := make(map[string][]model.Problem, len(p.unusable))
-	add := func(d definition, newest bool) {
+	p.uses = make(map[model.ServiceKey][]definition, len(p.uses))
+	add := func(d definition) {
+		key := d.body.Key(d.name)
+		p.uses[key] = append(p.uses[key], d)
 		if d.body.Hostnames() { // its endpoints are part of the cluster
 			return
 		}
-		key, assignment := d.body.Key(d.name), translate.AssignmentName(d.name, d.body)
-		was := p.assignments[assignment]
-		if was != nil && touched != nil && !touched[key] {
-			next[assignment], problems[assignment] = was, p.unusable[assignment]
+		name := translate.AssignmentName(d.name, d.body)
+		if was := p.assignments[name]; was != nil && touched != nil && !touched[key] {
+			next[name], problems[name] = was, p.unusable[name]
 			return
 		}
-		svc := p.serviceOf(d.name, key)
-		if !newest && d.own != nil {
-			svc = d.own.Overridden(p.overrides[d.name]) // its endpoints were part of it, and its document has others now, or none
+		if r, faults := p.assignment(name, d); r != nil {
+			next[name], problems[name] = r, faults
 		}
-		var m *endpointv3.ClusterLoadAssignment
-		var faults []model.Problem
-		if svc != nil {
-			m, faults = translate.Assignment(d.name, d.body, svc)
-		}
-		if svc == nil || !newest && len(m.Endpoints) == 0 {
-			// What is on its way out keeps whom it had: those whom it selects may be gone
-			// by the very change that its successor is warming for. Where nobody is known,
-			// silence lets the proxy keep them.
-			if was != nil {
-				next[assignment], problems[assignment] = was, p.unusable[assignment]
-			}
-			return
-		}
-		r, problem := p.resource(delivery.Assignments, assignment, 0, "Upstream/"+d.name, m, nil, nil)
-		if r != nil {
-			next[assignment] = r
-		}
-		problems[assignment] = slices.Concat(faults, svc.Problems, problem)
 	}
 	for _, pub := range p.published {
-		add(pub.definition, !pub.frozen)
+		d := pub.definition
+		d.leaving = pub.frozen
+		add(d)
 	}
-	for assignment := range p.older {
-		if d := p.definitions[assignment]; next[assignment] == nil {
-			add(d, false)
+	for name := range p.older {
+		if d := p.definitions[name]; next[name] == nil {
+			d.leaving = true
+			add(d)
 		}
 	}
 	p.assignments, p.unusable = next, problems
+}
+
+// assignment makes the assignment of a definition; nil where nothing is known.
+func (p *Publisher) assignment(name string, d definition) (*delivery.Resource, []model.Problem) {
+	svc := p.serviceOf(d.name, d.body.Key(d.name))
+	if d.leaving && d.own != nil {
+		svc = d.own.Overridden(p.overrides[d.name]) // its endpoints were part of it, and its document has others now, or none
+	}
+	var m *endpointv3.ClusterLoadAssignment
+	var faults []model.Problem
+	if svc != nil {
+		m, faults = translate.Assignment(d.name, d.body, svc)
+	}
+	if svc == nil || d.leaving && len(m.Endpoints) == 0 {
+		// What is on its way out keeps whom it had: those whom it selects may be gone
+		// by the very change that its successor is warming for. Where nobody is known,
+		// silence lets the proxy keep them.
+		return p.assignments[name], p.unusable[name]
+	}
+	r, problem := p.resource(delivery.Assignments, name, 0, "Upstream/"+d.name, m, nil, nil)
+	return r, slices.Concat(faults, svc.Problems, problem)
+}
+
+// publishEndpoints re-makes the assignments that touched services reach and nothing
+// else, and hands them to the classes that are served them. It does not where more
+// than endpoints may change.
+func (p *Publisher) publishEndpoints(touched map[model.ServiceKey]bool) bool {
+	changed := map[string]*delivery.Resource{}
+	for key := range touched {
+		for _, d := range p.uses[key] {
+			if d.body.Hostnames() {
+				return false
+			}
+			name := translate.AssignmentName(d.name, d.body)
+			r, faults := p.assignment(name, d)
+			if r == nil || p.assignments[name] == nil {
+				return false
+			}
+			p.unusable[name] = faults
+			if r != p.assignments[name] {
+				p.assignments[name], changed[name] = r, r
+			}
+		}
+	}
+	for c := range p.classes {
+		now, _ := p.cfg.Engine.Table(c)
+		if now == nil {
+			return false
+		}
+		var news []*delivery.Resource
+		for name := range changed {
+			if now.Get(delivery.Assignments, name) == nil {
+				continue
+			}
+			if r := p.assignmentFor(name, translate.Band(c.Band)); r != nil {
+				news = append(news, r)
+			}
+		}
+		if t := now.With(news...); t != now {
+			p.cfg.Engine.Publish(c, t)
+		}
+	}
+	p.tellHealth(touched)
+	return true
 }
 
 // content is what a class is served, as it is gathered.

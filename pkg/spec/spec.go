@@ -3,8 +3,10 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
@@ -14,7 +16,9 @@ type Spec struct {
 	// Revision is the last one that changed a document that is not a Service.
 	Revision uint64
 
-	docs map[Ref]*Document
+	docs    map[Ref]*Document
+	order   sync.Once
+	ordered map[Kind][]*Document // set by order; all under ""
 }
 
 // New resolves the references among documents. It returns the Spec, or every
@@ -48,16 +52,16 @@ func New(revision uint64, docs []*Document) (*Spec, []Fault, Faults) {
 }
 
 // Documents lists the documents of a kind, or all for "", sorted by kind and
-// name.
+// name. The list is not to be changed.
 func (s *Spec) Documents(kind Kind) []*Document {
-	var out []*Document
-	for ref, d := range s.docs {
-		if kind == "" || ref.Kind == kind {
-			out = append(out, d)
+	s.order.Do(func() {
+		all := slices.SortedFunc(maps.Values(s.docs), func(a, b *Document) int { return CompareRefs(a.Ref, b.Ref) })
+		s.ordered = map[Kind][]*Document{"": all}
+		for _, d := range all {
+			s.ordered[d.Kind] = append(s.ordered[d.Kind], d)
 		}
-	}
-	slices.SortFunc(out, func(a, b *Document) int { return CompareRefs(a.Ref, b.Ref) })
-	return out
+	})
+	return slices.Clip(s.ordered[kind])
 }
 
 // CompareRefs orders by kind, then name.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,16 +30,36 @@ type content struct {
 
 // Member is a stream as the engine sees it.
 type Member interface {
-	// Wake makes it take up the newest table of its class. It does not block.
-	Wake()
+	// Wake makes it take up the newest table of its class. It does not block. What it
+	// sends because of that counts for the round until it is handed over.
+	Wake(*Round)
+}
+
+// Round is one telling of all members of a class.
+type Round struct {
+	sending atomic.Int64
+	over    chan struct{} // receives when nothing is being sent any more
+}
+
+// Begin notes that a member sends.
+func (r *Round) Begin() { r.sending.Add(1) }
+
+// End notes that it has handed over what it sent.
+func (r *Round) End() {
+	if r.sending.Add(-1) == 0 {
+		select {
+		case r.over <- struct{}{}:
+		default:
+		}
+	}
 }
 
 type classState struct {
-	table   *Table
+	table   *Table // the newest
 	changed chan struct{}
 	members map[Member]struct{}
-	told    *Table // what the members were woken for last
-	telling bool   // somebody wakes them
+	told    *Table // what members take up: that of the last round
+	telling bool   // there was a round, and its pause is not over
 }
 
 // NewEngine returns an engine without tables.
@@ -79,43 +100,78 @@ func (e *Engine) Drop(c Class) {
 	}
 }
 
-// tell has the members of a class woken. mu is held.
+// tell has the members of a class take up its newest table. The first change after
+// quiet leaves at once. While one follows the other, what happens in a pause after
+// each round goes together in the next; the pause is as long as the round was, so
+// that a fleet that takes long to tell is told less often, of more. A member that
+// was busy in a round takes up the table of that round when it can, and so all go the
+// same way. mu is held.
 func (e *Engine) tell(s *classState) {
 	close(s.changed)
 	s.changed = make(chan struct{})
-	if !s.telling && len(s.members) > 0 {
-		s.telling = true
-		go e.wake(s)
+	if !s.telling {
+		e.round(s)
 	}
 }
 
-// wake wakes the members of a class until they were woken for its newest table.
-func (e *Engine) wake(s *classState) {
-	var members []Member
-	for {
-		e.mu.Lock()
-		if s.told == s.table {
-			s.telling = false
-			e.mu.Unlock()
-			return
-		}
-		s.told = s.table
-		members = slices.AppendSeq(members[:0], maps.Keys(s.members))
-		e.mu.Unlock()
-		for _, m := range members {
-			m.Wake()
-		}
+// round begins a round, where there is anything to tell. mu is held.
+func (e *Engine) round(s *classState) {
+	if s.telling = s.told != s.table && len(s.members) > 0; s.telling {
+		go func(members []Member) {
+			time.AfterFunc(wake(members), func() {
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				e.round(s)
+			})
+		}(slices.Collect(maps.Keys(s.members)))
 	}
+	s.told = s.table
 }
 
-// Join makes a stream a member of a class, and returns its table; nil where it has
-// none.
+// longestPause bounds the pause after a round; a member that takes nothing may keep
+// one open for ever.
+const longestPause = time.Second
+
+// wake wakes members and returns how long it took until each has handed over what it
+// sent.
+func wake(members []Member) time.Duration {
+	r := &Round{over: make(chan struct{}, 1)}
+	began := time.Now()
+	r.Begin()
+	for _, m := range members {
+		m.Wake(r)
+	}
+	r.End()
+	limit := time.NewTimer(longestPause)
+	defer limit.Stop()
+	select {
+	case <-r.over:
+	case <-limit.C:
+	}
+	return time.Since(began)
+}
+
+// Join makes a stream a member of a class, and returns what its members have been
+// told; nil where there is no table.
 func (e *Engine) Join(c Class, m Member) *Table {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.class(c)
 	s.members[m] = struct{}{}
-	return s.table
+	if s.told == nil {
+		s.told = s.table
+	}
+	return s.told
+}
+
+// Told returns what the members of a class take up now; nil where it has no table.
+func (e *Engine) Told(c Class) *Table {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.classes[c]; s != nil {
+		return s.told
+	}
+	return nil
 }
 
 // Leave ends a membership.

@@ -116,7 +116,7 @@ func (s *Session) silentAboutClusters(st *state) bool {
 func (s *Session) changes(st *state, now time.Time) (c change) {
 	for name, e := range st.over {
 		x := e.value
-		r, keep, later := s.want(st, name, now)
+		r, keep, later := s.want(st, name, e.plain, now)
 		if !later.IsZero() && (c.later.IsZero() || later.Before(c.later)) {
 			c.later = later
 		}
@@ -134,9 +134,12 @@ func (s *Session) changes(st *state, now time.Time) (c change) {
 }
 
 // want is what a proxy should have of a name: a resource, nothing (it is gone),
-// or what it has already (keep).
-func (s *Session) want(st *state, name string, now time.Time) (r *Resource, keep bool, later time.Time) {
-	r = s.table.Get(st.typ, name)
+// or what it has already (keep). served is what the set that the stream has reached
+// says, where it subscribes to the name.
+func (s *Session) want(st *state, name string, served *Resource, now time.Time) (r *Resource, keep bool, later time.Time) {
+	if r = served; r == nil && !st.covers(name) {
+		r = s.table.Get(st.typ, name)
+	}
 	switch {
 	case r == nil && st.typ == Clusters:
 		keep, later = s.stillNeeded(st, name, now)
@@ -195,8 +198,11 @@ func (s *Session) assignmentMayReturn(name string) bool {
 // belongs tells whether a proxy may be sent an assignment that is in its table: its
 // cluster is served to it, or it had it, as it says or we remember.
 func (s *Session) belongs(st *state, name string) bool {
+	if st.stand(name).some {
+		return true
+	}
 	upstream := upstreamOf(name)
-	return s.types[Clusters].stand(upstream).holds || st.stand(name).some || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
+	return s.types[Clusters].stand(upstream).holds || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
 }
 
 func upstreamOf(assignment string) string {
@@ -488,14 +494,14 @@ func (st *state) versionAfter(c change) string {
 	after := st.sum
 	for _, name := range c.remove {
 		if x := st.stand(name); x.holds {
-			after = after.minus(sumOf(name, x.version))
+			after = after.minus(x.sum(name))
 		}
 	}
 	for _, r := range c.send {
 		if x := st.stand(r.Name); x.holds {
-			after = after.minus(sumOf(r.Name, x.version))
+			after = after.minus(x.sum(r.Name))
 		}
-		after = after.plus(sumOf(r.Name, r.Version))
+		after = after.plus(r.sum)
 	}
 	return after.version()
 }

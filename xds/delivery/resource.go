@@ -74,6 +74,7 @@ type Resource struct {
 	// response has for it, so that both forms are sent from these bytes.
 	field          []byte
 	any, contentAt int // where in field the Any's own field begins, and its content
+	sum            sum // of its name and version
 }
 
 // NewResource makes a resource of its encoded content.
@@ -103,7 +104,7 @@ func newResource(typ Type, name, version string, content []byte) *Resource {
 	b = protowire.AppendString(b, name)
 	b = protowire.AppendTag(b, fieldVersion, protowire.BytesType)
 	b = protowire.AppendString(b, version)
-	r := &Resource{Type: typ, Name: name, Version: version, any: len(b)}
+	r := &Resource{Type: typ, Name: name, Version: version, any: len(b), sum: sumOf(name, version)}
 	b = protowire.AppendTag(b, fieldResource, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(inAny))
 	b = protowire.AppendTag(b, anyType, protowire.BytesType)

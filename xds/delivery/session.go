@@ -210,9 +210,9 @@ func (s *Session) accepted(st *state, o *sent) {
 	if o.flight != nil && o.flight == st.flight {
 		s.landed(st, o)
 	} else {
+		s.memory.settle(st.typ, st.cover)
 		s.took(st, o.resources)
 	}
-	s.memory.settle(st.typ, st.cover)
 	s.forgetRemoved(st, o)
 	if st.typ == Listeners && len(o.removed) > 0 {
 		s.retryAddresses()
@@ -416,7 +416,7 @@ func (s *Session) recognise(st *state, version string) {
 		resources := map[string]*Resource{}
 		for name, r := range from {
 			if st.covers(name) {
-				is, resources[name] = is.plus(sumOf(name, r.Version)), r
+				is, resources[name] = is.plus(r.sum), r
 			}
 		}
 		if is.version() != version {

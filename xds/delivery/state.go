@@ -9,6 +9,14 @@ type held struct {
 	res     *Resource
 }
 
+// sum is what the name adds to the version of a set.
+func (h held) sum(name string) sum {
+	if h.res != nil && h.res.Version == h.version {
+		return h.res.sum
+	}
+	return sumOf(name, h.version)
+}
+
 // standing is how a stream stands to one name. The zero value is not to have it.
 type standing struct {
 	held       // what was sent last, or presented; answers pending
@@ -65,10 +73,10 @@ func (st *state) put(name string, x standing) {
 	was := st.stand(name)
 	if was.version != x.version || was.holds != x.holds {
 		if was.holds {
-			st.sum, st.count = st.sum.minus(sumOf(name, was.version)), st.count-1
+			st.sum, st.count = st.sum.minus(was.sum(name)), st.count-1
 		}
 		if x.holds {
-			st.sum, st.count = st.sum.plus(sumOf(name, x.version)), st.count+1
+			st.sum, st.count = st.sum.plus(x.sum(name)), st.count+1
 		}
 	}
 	st.overlay.put(name, x)
@@ -96,9 +104,9 @@ func (st *state) ackedVersion() (version string, count int) {
 	for name, x := range st.over {
 		switch v := x.value; {
 		case v.holds && !v.acked && st.flight == nil:
-			all, count = all.minus(sumOf(name, v.version)), count-1
+			all, count = all.minus(v.sum(name)), count-1
 		case v.holds && v.acked && st.flight != nil:
-			all, count = all.plus(sumOf(name, v.version)), count+1
+			all, count = all.plus(v.sum(name)), count+1
 		}
 	}
 	return all.version(), count

@@ -46,9 +46,9 @@ func (s *Set) with(r *Resource) *Set {
 		return s
 	}
 	out := s.next(s.resources.with(r.Name, r))
-	out.sum = s.sum.plus(sumOf(r.Name, r.Version))
+	out.sum = s.sum.plus(r.sum)
 	if was != nil {
-		out.sum = out.sum.minus(sumOf(was.Name, was.Version))
+		out.sum = out.sum.minus(was.sum)
 	}
 	return out
 }
@@ -62,13 +62,13 @@ func (s *Set) rebuilt(resources map[string]*Resource) *Set {
 	out := s.next(s.resources.rebuilt(entries))
 	out.sum = s.sum
 	same := true
-	diff(s.resources, out.resources, func(name string, was, is *Resource) {
+	diff(s.resources, out.resources, func(_ string, was, is *Resource) {
 		same = false
 		if was != nil {
-			out.sum = out.sum.minus(sumOf(name, was.Version))
+			out.sum = out.sum.minus(was.sum)
 		}
 		if is != nil {
-			out.sum = out.sum.plus(sumOf(name, is.Version))
+			out.sum = out.sum.plus(is.sum)
 		}
 	})
 	if same {

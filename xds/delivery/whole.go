@@ -24,7 +24,7 @@ func (t *Table) gather(typ Type, c cover) *whole {
 	w := &whole{cover: c, clusters: clusters}
 	c.each(func(r *Resource) {
 		w.resources = append(w.resources, r)
-		w.sum = w.sum.plus(sumOf(r.Name, r.Version))
+		w.sum = w.sum.plus(r.sum)
 		if upstream := upstreamOf(r.Name); typ == Assignments && clusters.get(upstream) == nil && !t.Unknown[upstream] {
 			w.foreign = true
 		}

@@ -59,6 +59,7 @@ type result struct {
 	P50       float64 `json:"p50Millis"`   // change → bytes at a stream
 	P99       float64 `json:"p99Millis"`
 	StormCPU  float64 `json:"stormCores,omitempty"`
+	StormRate float64 `json:"stormPushes,omitempty"` // a second to each stream
 	StormP50  float64 `json:"stormP50Millis,omitempty"`
 	StormP99  float64 `json:"stormP99Millis,omitempty"`
 	StormLost int     `json:"stormLost,omitempty"`
@@ -207,18 +208,24 @@ func storm(t *target, f *fleet, r *result) error {
 	if r.Storm == 0 {
 		return nil
 	}
-	f.marks = newMarks(r.Storm, r.Streams)
+	first := r.Pushes + 2 // a mark that was there is no change
+	f.marks = newMarks(first+r.Storm, r.Streams)
+	f.messages.Store(0)
 	cpu, began := t.cpu(), time.Now()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	if os.Getenv("STORM") != "" {
+		go func() { _ = t.profile(r.Profile + ".storm") }()
+	}
 	for i := range r.Storm {
 		<-tick.C
-		f.marks.make(i + 1)
-		if err := t.flip(i+1, window); err != nil {
+		f.marks.make(first + i)
+		if err := t.flip(first+i, window); err != nil {
 			return err
 		}
 	}
 	r.StormCPU = float64(t.cpu()-cpu) / float64(time.Since(began))
+	r.StormRate = float64(f.messages.Load()) / float64(r.Streams) / time.Since(began).Seconds()
 	lost := time.After(40 * time.Second)
 	for n := range r.Storm {
 		select {

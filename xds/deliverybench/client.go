@@ -33,13 +33,14 @@ type fleet struct {
 	want      int    // how many assignments there are
 	marks     *marks
 
-	mu      sync.Mutex
-	streams []*stream
-	synced  atomic.Int64
-	bytes   atomic.Int64
-	failed  chan error
-	wg      sync.WaitGroup
-	ended   atomic.Bool
+	mu       sync.Mutex
+	streams  []*stream
+	synced   atomic.Int64
+	bytes    atomic.Int64
+	messages atomic.Int64
+	failed   chan error
+	wg       sync.WaitGroup
+	ended    atomic.Bool
 }
 
 type clientConfig struct {
@@ -399,6 +400,7 @@ func (s *stream) message(b []byte) error {
 		}
 	}
 	clusters := string(typ) == string(delivery.Clusters)
+	s.messages.Add(1)
 	if !clusters && s.marks != nil {
 		s.marks.arrived(b, !s.silent)
 	}

@@ -94,11 +94,11 @@ func (st *stream) receive(ctx context.Context) error {
 	}
 }
 
-// Wake takes up the newest table.
-func (st *stream) Wake() { st.step() }
+// step sends what is owed now.
+func (st *stream) step() { st.Wake(nil) }
 
-// step sends what is owed now, if nothing is being sent.
-func (st *stream) step() {
+// Wake sends what is owed now, if nothing is being sent.
+func (st *stream) Wake(round *delivery.Round) {
 	defer st.guard()
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -106,7 +106,10 @@ func (st *stream) step() {
 		return
 	}
 	st.sending = true
-	go st.send()
+	if round != nil {
+		round.Begin()
+	}
+	go st.send(round)
 }
 
 // pump makes what is to be sent next. While something is sent newer tables
@@ -137,7 +140,7 @@ func (st *stream) pump() bool {
 
 // refresh hands the session the newest table. mu is held.
 func (st *stream) refresh() error {
-	t, _ := st.server.cfg.Engine.Table(st.class)
+	t := st.server.cfg.Engine.Told(st.class)
 	if t == nil { // the group went, and may be back
 		var err error
 		if t, err = st.join(st.class); err != nil {
@@ -152,8 +155,11 @@ func (st *stream) refresh() error {
 }
 
 // send sends until nothing is owed.
-func (st *stream) send() {
+func (st *stream) send(round *delivery.Round) {
 	defer st.guard()
+	if round != nil {
+		defer round.End()
+	}
 	for {
 		st.mu.Lock()
 		if !st.pump() {
