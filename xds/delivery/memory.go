@@ -141,8 +141,8 @@ func (m *Memory) accept(t Type, resources ...*Resource) {
 	}
 }
 
-// acceptAll takes that a proxy accepted all that a cover has.
-func (m *Memory) acceptAll(t Type, all cover) {
+// acceptAll takes that a proxy went a step, and has all that its end has.
+func (m *Memory) acceptAll(t Type, p *step) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	v := m.accepted[t]
@@ -150,12 +150,19 @@ func (m *Memory) acceptAll(t Type, all cover) {
 		v = newView()
 		m.accepted[t] = v
 	}
-	v.become(all)
+	v.become(p)
 	for c := range m.parked {
-		if r := all.get(c.Name); r != nil && c == (content{r.Type, r.Name, r.Version}) {
+		if r := p.to.get(c.Name); r != nil && c == (content{r.Type, r.Name, r.Version}) {
 			delete(m.parked, c)
 		}
 	}
+}
+
+// refuses tells whether the proxy refused anything that is still to be sent.
+func (m *Memory) refuses() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.parked) > 0
 }
 
 // settle says what was accepted by the set that a stream has reached.

@@ -80,16 +80,20 @@ func (s *Session) next(st *state, now time.Time) (sent bool, later time.Time) {
 	if st.stuck || s.silentAboutClusters(st) {
 		return false, time.Time{}
 	}
+	to := cover{s.table.set(st.typ), st.names, st.all}
+	if s.sendStep(st, to, now) {
+		return true, time.Time{}
+	}
 	if st.begins {
 		st.begins = false
-		if s.sendWhole(st, now) {
-			return true, time.Time{}
-		}
 		for name := range st.names.sorted().all() {
 			st.asks(name)
 		}
 	}
-	st.moveTo(cover{s.table.set(st.typ), st.names, st.all})
+	if st.flight != nil && st.at != to.at {
+		s.takeApart(st)
+	}
+	st.moveTo(to)
 	c := s.changes(st, now)
 	if c.empty() && !st.owed {
 		return false, c.later
@@ -447,10 +451,15 @@ func (s *Session) askAssignments(clusters []*Resource) {
 // maxDelta is from where on a delta response is split. Its parts go back to back.
 const maxDelta = 2 << 20
 
-// open opens a response.
+// open opens a response: a step's, where one has just begun its flight.
 func (s *Session) open(st *state, resources []*Resource, removed []string, now time.Time) {
 	st.owed = false
-	version := st.sum.version()
+	step, version := st.flight, ""
+	if step != nil && step.left == 0 {
+		version = step.version
+	} else {
+		step, version = nil, st.sum.version()
+	}
 	split := s.client.Delta && (st.typ != Listeners || len(removed) == 0) // an address may go from one to another
 	for part := 0; part == 0 || len(resources) > 0; part++ {
 		n := len(resources)
@@ -458,10 +467,15 @@ func (s *Session) open(st *state, resources []*Resource, removed []string, now t
 			n = fitting(resources)
 		}
 		s.nonce++
-		o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, part: part, resources: resources[:n:n], version: version}
-		resources = resources[n:]
+		o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, part: part, flight: step, resources: resources[:n:n], version: version}
 		r := Response{Type: st.typ, Nonce: o.nonce, Version: version, Resources: o.resources}
-		if len(resources) == 0 {
+		if step != nil {
+			step.left++
+			if n == len(step.resources) {
+				r.Shared = step.memo(s.client.Delta)
+			}
+		}
+		if resources = resources[n:]; len(resources) == 0 {
 			o.removed = removed
 		}
 		if s.client.Delta {

@@ -47,6 +47,9 @@ type Response struct {
 	Version   string
 	Resources []*Resource
 	Removed   []string
+	// Shared keeps what it has in common with the responses of other streams: all but
+	// the nonce. nil where it has nothing.
+	Shared *Memo
 }
 
 // Size is about how many bytes it is on the wire.

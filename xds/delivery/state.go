@@ -47,7 +47,7 @@ type state struct {
 	sum    sum     // of the versions of all that is held
 	count  int     // how many are held
 	begins bool    // every name is asked for, and nothing was looked at yet
-	flight *flight // all was sent at once, and is not answered
+	flight *flight // a step that was sent and is not answered
 
 	owed     bool    // a response is due though nothing differs
 	open     []*sent // oldest first
@@ -99,14 +99,15 @@ func (st *state) drop(name string) {
 func (st *state) ackedVersion() (version string, count int) {
 	all, count := st.sum, st.count
 	if st.flight != nil {
-		all, count = sum{}, 0
+		for _, r := range st.flight.resources {
+			if _, otherwise := st.over[r.Name]; !otherwise {
+				all, count = all.minus(r.sum), count-1
+			}
+		}
 	}
 	for name, x := range st.over {
-		switch v := x.value; {
-		case v.holds && !v.acked && st.flight == nil:
-			all, count = all.minus(v.sum(name)), count-1
-		case v.holds && v.acked && st.flight != nil:
-			all, count = all.plus(v.sum(name)), count+1
+		if x.value.holds && !x.value.acked {
+			all, count = all.minus(x.value.sum(name)), count-1
 		}
 	}
 	return all.version(), count
@@ -137,18 +138,18 @@ func (v *view) get(name string) *Resource {
 	return v.overlay.get(name)
 }
 
-// become takes all that a cover has, and keeps what else there was.
-func (v *view) become(all cover) {
-	if v.at != nil {
-		for _, m := range v.movesTo(all) {
+// become takes all that a step's end has, and keeps what else there was.
+func (v *view) become(p *step) {
+	if v.at != nil && v.cover != p.from { // a step takes nothing away
+		for _, m := range v.movesTo(p.to) {
 			if _, otherwise := v.over[m.name]; !otherwise && m.is == nil {
 				v.set(m.name, m.was, nil, false)
 			}
 		}
 	}
-	v.cover = all
+	v.cover = p.to
 	for name, x := range v.over {
-		if plain := all.get(name); plain != nil {
+		if plain := p.to.get(name); plain != nil {
 			delete(v.over, name)
 		} else {
 			v.set(name, x.value, nil, true)

@@ -97,11 +97,11 @@ func (m *message) take(f field, value []byte) (err error) {
 	case fieldType:
 		r.Type, err = typeOf(value)
 	case fieldSubscribe:
-		err = appendText(&r.Subscribe, value)
+		err = addText(&r.Subscribe, value)
 	case fieldUnsubscribe:
-		err = appendText(&r.Unsubscribe, value)
+		err = addText(&r.Unsubscribe, value)
 	case fieldNames:
-		err = appendText(&r.Names, value)
+		err = addText(&r.Names, value)
 	case fieldNonce:
 		r.Nonce, err = text(value)
 	case fieldVersion:
@@ -187,7 +187,7 @@ func text(b []byte) (string, error) {
 	return string(b), nil
 }
 
-func appendText(to *[]string, b []byte) error {
+func addText(to *[]string, b []byte) error {
 	s, err := text(b)
 	*to = append(*to, s)
 	return err
@@ -212,25 +212,40 @@ const (
 	outRemoved = 6
 )
 
-// encoded is a response on the wire: what is its own, and what all streams share.
+// encoded is a response on the wire: its nonce, and what all streams share that are
+// sent the same.
 func encoded(r delivery.Response, delta bool) mem.BufferSlice {
-	size := len(r.Version) + len(r.Type) + len(r.Nonce) + 16
-	for _, name := range r.Removed {
-		size += len(name) + 8
+	if r.Shared == nil {
+		return withNonce(r.Nonce, content(r, delta))
 	}
-	own := make([]byte, 0, size)
-	appendField := func(number protowire.Number, s string) {
-		own = protowire.AppendString(protowire.AppendTag(own, number, protowire.BytesType), s)
-	}
-	appendField(outVersion, r.Version)
-	appendField(outType, string(r.Type))
-	appendField(outNonce, r.Nonce)
+	return withNonce(r.Nonce, r.Shared.Get(func() any { return content(r, delta) }).(mem.BufferSlice))
+}
+
+// withNonce is a response with its nonce.
+func withNonce(nonce string, rest mem.BufferSlice) mem.BufferSlice {
+	own := struct {
+		room [32]byte
+		part mem.SliceBuffer
+	}{}
+	p := &own
+	p.part = appendText(p.room[:0], outNonce, nonce)
+	return append(append(make(mem.BufferSlice, 0, 1+len(rest)), &p.part), rest...)
+}
+
+func appendText(to []byte, number protowire.Number, s string) []byte {
+	return protowire.AppendString(protowire.AppendTag(to, number, protowire.BytesType), s)
+}
+
+// content is a response without its nonce: what is its own, and the bytes of the
+// resources.
+func content(r delivery.Response, delta bool) mem.BufferSlice {
+	head := appendText(appendText(nil, outVersion, r.Version), outType, string(r.Type))
 	for _, name := range r.Removed {
-		appendField(outRemoved, name)
+		head = appendText(head, outRemoved, name)
 	}
 	parts := make([]mem.SliceBuffer, 1+len(r.Resources))
 	out := make(mem.BufferSlice, len(parts))
-	parts[0] = own
+	parts[0] = head
 	for i, x := range r.Resources {
 		parts[i+1] = x.Field(delta)
 	}
