@@ -35,22 +35,30 @@ type Member interface {
 	Wake(*Round)
 }
 
-// Round is one telling of all members of a class.
+// Round is one telling of all members of a class. nil counts nothing.
 type Round struct {
 	sending atomic.Int64
 	over    chan struct{} // receives when nothing is being sent any more
 }
 
-// Begin notes that a member sends.
-func (r *Round) Begin() { r.sending.Add(1) }
+// Part is what a member sends in a round.
+type Part struct{ of *Round }
 
-// End notes that it has handed over what it sent.
-func (r *Round) End() {
-	if r.sending.Add(-1) == 0 {
-		select {
-		case r.over <- struct{}{}:
-		default:
-		}
+// Begin notes that a member sends.
+func (r *Round) Begin() *Part {
+	if r == nil {
+		return &Part{}
+	}
+	r.sending.Add(1)
+	return &Part{r}
+}
+
+// End notes that the member has handed over what it sent; the first time counts.
+func (p *Part) End() {
+	r := p.of
+	p.of = nil
+	if r != nil && r.sending.Add(-1) == 0 {
+		r.over <- struct{}{}
 	}
 }
 
@@ -58,9 +66,15 @@ type classState struct {
 	table   *Table // the newest
 	changed chan struct{}
 	members map[Member]struct{}
-	told    *Table // what members take up: that of the last round
-	telling bool   // there was a round, and its pause is not over
+	feed    *Feed
+	telling bool // there was a round, and its pause is not over
 }
+
+// Feed is what the members of a class take up: the table of the last round.
+type Feed struct{ told atomic.Pointer[Table] }
+
+// Table is what to take up now; nil where the class has nothing any more.
+func (f *Feed) Table() *Table { return f.told.Load() }
 
 // NewEngine returns an engine without tables.
 func NewEngine() *Engine {
@@ -73,7 +87,7 @@ func NewEngine() *Engine {
 func (e *Engine) class(c Class) *classState {
 	s := e.classes[c]
 	if s == nil {
-		s = &classState{changed: make(chan struct{}), members: map[Member]struct{}{}}
+		s = &classState{changed: make(chan struct{}), members: map[Member]struct{}{}, feed: &Feed{}}
 		e.classes[c] = s
 	}
 	return s
@@ -116,7 +130,7 @@ func (e *Engine) tell(s *classState) {
 
 // round begins a round, where there is anything to tell. mu is held.
 func (e *Engine) round(s *classState) {
-	if s.telling = s.told != s.table && len(s.members) > 0; s.telling {
+	if s.telling = s.feed.Table() != s.table && len(s.members) > 0; s.telling {
 		go func(members []Member) {
 			time.AfterFunc(wake(members), func() {
 				e.mu.Lock()
@@ -125,7 +139,7 @@ func (e *Engine) round(s *classState) {
 			})
 		}(slices.Collect(maps.Keys(s.members)))
 	}
-	s.told = s.table
+	s.feed.told.Store(s.table)
 }
 
 // longestPause bounds the pause after a round; a member that takes nothing may keep
@@ -137,11 +151,11 @@ const longestPause = time.Second
 func wake(members []Member) time.Duration {
 	r := &Round{over: make(chan struct{}, 1)}
 	began := time.Now()
-	r.Begin()
+	self := r.Begin()
 	for _, m := range members {
 		m.Wake(r)
 	}
-	r.End()
+	self.End()
 	limit := time.NewTimer(longestPause)
 	defer limit.Stop()
 	select {
@@ -151,27 +165,13 @@ func wake(members []Member) time.Duration {
 	return time.Since(began)
 }
 
-// Join makes a stream a member of a class, and returns what its members have been
-// told; nil where there is no table.
-func (e *Engine) Join(c Class, m Member) *Table {
+// Join makes a stream a member of a class, and returns what it takes up.
+func (e *Engine) Join(c Class, m Member) *Feed {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.class(c)
 	s.members[m] = struct{}{}
-	if s.told == nil {
-		s.told = s.table
-	}
-	return s.told
-}
-
-// Told returns what the members of a class take up now; nil where it has no table.
-func (e *Engine) Told(c Class) *Table {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.classes[c]; s != nil {
-		return s.told
-	}
-	return nil
+	return s.feed
 }
 
 // Leave ends a membership.

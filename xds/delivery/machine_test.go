@@ -220,7 +220,7 @@ func (m *machine) makesBeforeItBreaks(r Response) {
 				m.rt.Fatalf("%s is sent, and the client has no cluster %s", sayOne(r), c)
 			}
 		}
-	case !m.delta && !m.s.types[Clusters].base && !m.s.types[Clusters].fresh:
+	case !m.delta && !m.s.types.of(Clusters).base && !m.s.types.of(Clusters).fresh:
 		// It came with a set that nobody knows; a full set cannot spare what is in it.
 	case r.Type == Clusters && len(bad(r)) == 0:
 		for _, c := range older {
@@ -266,7 +266,7 @@ func (m *machine) answerOne() {
 
 // check compares with the model.
 func (m *machine) check() {
-	if m.s.types[Clusters].stuck {
+	if m.s.types.of(Clusters).stuck {
 		return // it came with a set that nobody knows, and refused the new one
 	}
 	for typ, rs := range m.world {

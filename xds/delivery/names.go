@@ -131,7 +131,7 @@ func (n *Names) exchanged(add, remove []string) sorted[struct{}] {
 }
 
 // leave ends a stream's subscriptions.
-func (e *Engine) leave(types map[Type]*state) {
+func (e *Engine) leave(types states) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, st := range types {

@@ -94,7 +94,7 @@ func (c cover) findMoves(to cover) (out []move) {
 // which mostly ask the same. The sets that follow each other have one.
 type shared struct {
 	moves atomic.Pointer[moves]
-	step  atomic.Pointer[step]
+	steps steps
 }
 
 // overlay is a value for each name: what a cover says of it, but for exceptions. So

@@ -20,8 +20,7 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 		}
 	}
 	s.out = s.out[:0]
-	for _, typ := range Types {
-		st := s.types[typ]
+	for _, st := range s.types {
 		if !st.started || !st.dirty {
 			continue
 		}
@@ -34,8 +33,8 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 		sent, later := s.next(st, now)
 		if sent {
 			st.dirty = true // there may be more behind it
-			if typ == Clusters {
-				s.types[Assignments].dirty = true
+			if st.typ == Clusters {
+				s.types.of(Assignments).dirty = true
 				soonest(now.Add(s.cfg.PushWait))
 			}
 		}
@@ -163,7 +162,7 @@ func (s *Session) want(st *state, name string, served *Resource, now time.Time) 
 	case r == nil:
 		return nil, false, time.Time{}
 	case st.typ == Assignments && !s.belongs(st, name):
-		return nil, !s.types[Clusters].started, time.Time{} // it is kept for others: this proxy never had the cluster
+		return nil, !s.types.of(Clusters).started, time.Time{} // it is kept for others: this proxy never had the cluster
 	case s.memory.isParked(r):
 		return s.instead(st, r)
 	case st.typ == RouteTables, st.typ == Listeners:
@@ -195,7 +194,7 @@ func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
 // assignment is gone ends that with nobody, under a route that still names it.
 func (s *Session) assignmentMayReturn(name string) bool {
 	upstream := upstreamOf(name)
-	clusters := s.types[Clusters]
+	clusters := s.types.of(Clusters)
 	return !clusters.started || clusters.stand(upstream).holds || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil
 }
 
@@ -206,7 +205,7 @@ func (s *Session) belongs(st *state, name string) bool {
 		return true
 	}
 	upstream := upstreamOf(name)
-	return s.types[Clusters].stand(upstream).holds || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
+	return s.types.of(Clusters).stand(upstream).holds || s.table.Unknown[upstream] || s.table.Get(Clusters, upstream) != nil || s.memory.last(Assignments, name) != nil
 }
 
 func upstreamOf(assignment string) string {
@@ -226,7 +225,7 @@ func (s *Session) makeBeforeBreak(st *state, r *Resource, now time.Time) (*Resou
 	if x.res != nil {
 		older = x.res
 	}
-	clusters := s.types[Clusters]
+	clusters := s.types.of(Clusters)
 	var without, cold string
 	for _, c := range r.Clusters {
 		if older != nil && slices.Contains(older.Clusters, c) {
@@ -293,7 +292,7 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 	if !st.stand(name).holds {
 		return false, time.Time{}
 	}
-	routes, listeners := s.types[RouteTables], s.types[Listeners]
+	routes, listeners := s.types.of(RouteTables), s.types.of(Listeners)
 	settled := now.Sub(s.start) >= s.cfg.WarmWait
 	if !settled && (!listeners.started || !routes.started && s.servesRoutes()) {
 		return true, s.start.Add(s.cfg.WarmWait) // what the proxy routes by is not known yet
@@ -311,7 +310,7 @@ func (s *Session) stillNeeded(st *state, name string, now time.Time) (bool, time
 
 // names tells whether the proxy may use anything of a type that names a cluster.
 func (s *Session) names(st *state, cluster string) (named bool) {
-	listeners := s.types[Listeners]
+	listeners := s.types.of(Listeners)
 	st.each(func(name string, x standing) {
 		if named || !x.holds || listeners.started && !listeners.stand(name).holds && s.table.Get(st.typ, name) == nil {
 			return // it drains
@@ -335,7 +334,7 @@ func (s *Session) servesRoutes() bool { return s.table.set(RouteTables).resource
 func (s *Session) listenerGone(name string, own *Resource, now time.Time) {
 	reached := own // it passed connections on, and had no routes
 	if own == nil || len(own.Clusters) == 0 {
-		if reached = s.types[RouteTables].stand(name).res; reached == nil {
+		if reached = s.types.of(RouteTables).stand(name).res; reached == nil {
 			reached = s.memory.last(RouteTables, name)
 		}
 	}
@@ -437,7 +436,7 @@ func (s *Session) respond(st *state, c change, now time.Time) {
 
 // askAssignments has the assignments of clusters that are sent follow them.
 func (s *Session) askAssignments(clusters []*Resource) {
-	assignments := s.types[Assignments]
+	assignments := s.types.of(Assignments)
 	if assignments.names.len() == 0 {
 		return
 	}
@@ -454,12 +453,11 @@ const maxDelta = 2 << 20
 // open opens a response: a step's, where one has just begun its flight.
 func (s *Session) open(st *state, resources []*Resource, removed []string, now time.Time) {
 	st.owed = false
-	step, version := st.flight, ""
-	if step != nil && step.left == 0 {
-		version = step.version
-	} else {
-		step, version = nil, st.sum.version()
+	step := st.flight
+	if step != nil && step.left > 0 {
+		step = nil // it has begun before
 	}
+	version := st.version(step)
 	split := s.client.Delta && (st.typ != Listeners || len(removed) == 0) // an address may go from one to another
 	for part := 0; part == 0 || len(resources) > 0; part++ {
 		n := len(resources)

@@ -41,6 +41,26 @@ func (t Type) Short() string {
 	return string(t)
 }
 
+// index is the type's place in Types, -1 where it is not served.
+func (t Type) index() int {
+	switch t {
+	case Clusters:
+		return 0
+	case Assignments:
+		return 1
+	case Secrets:
+		return 2
+	case Listeners:
+		return 3
+	case RouteTables:
+		return 4
+	}
+	return -1
+}
+
+// typeCount is how many types are served.
+const typeCount = 5
+
 // everyTime tells the types of which every name that a new stream asks for is
 // answered, whatever version the proxy says it has: what named it may have been
 // warming when the last stream broke.

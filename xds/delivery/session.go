@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -71,7 +72,7 @@ type Session struct {
 	client Client
 
 	table *Table
-	types map[Type]*state
+	types states
 	nonce uint64
 	out   []Response // of one Pump
 	start time.Time
@@ -104,10 +105,9 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 	}
 	s := &Session{
 		cfg: cfg, engine: e, memory: m, emit: emit, client: client, table: t, start: now,
-		types: map[Type]*state{},
 	}
-	for _, t := range Types {
-		s.types[t] = &state{typ: t, overlay: overlay[standing]{say: standingOf}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true}
+	for i, t := range Types {
+		s.types[i] = &state{typ: t, overlay: overlay[standing]{say: standingOf}, waits: map[string]*wait{}, retried: map[content]bool{}, dirty: true}
 	}
 	s.releaseOld() // it may have been away while its content changed
 	return s
@@ -121,17 +121,23 @@ func (s *Session) Close(now time.Time) {
 
 // SetTable takes up a newer table.
 func (s *Session) SetTable(t *Table) {
+	was := s.table
+	s.table = t
+	beyond := !maps.Equal(was.Unknown, t.Unknown) // more than endpoints or secrets changed
+	for _, typ := range Types {
+		beyond = beyond || !typ.everyTime() && was.set(typ) != t.set(typ)
+	}
 	for _, st := range s.types {
+		if st.dirty = st.dirty || beyond; was.set(st.typ) == t.set(st.typ) {
+			continue
+		}
 		for name := range st.waits {
 			if t.Get(st.typ, name) == nil {
 				delete(st.waits, name) // it was taken back before it went out
 			}
 		}
-		st.dirty = true
-		st.groups = nil
-		st.stuck = st.stuck && s.table.set(st.typ) == t.set(st.typ)
+		st.dirty, st.groups, st.stuck = true, nil, false
 	}
-	s.table = t
 	s.releaseOld()
 }
 
@@ -150,9 +156,9 @@ func Served(t Type) bool { return slices.Contains(Types, t) }
 
 // Request takes in what the proxy said about a type that is served.
 func (s *Session) Request(r Request, now time.Time) {
-	st := s.types[r.Type]
+	st := s.types.of(r.Type)
 	for _, other := range s.types {
-		other.dirty = true // an answer for one type can free another
+		other.dirty = other.dirty || other == st || !r.Type.everyTime() // an answer for one type can free another
 	}
 	first := !st.started
 	stale := s.settle(st, r, now)

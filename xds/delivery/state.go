@@ -65,6 +65,19 @@ type state struct {
 	lag  time.Duration
 }
 
+// states are the types on one stream, in the order of Types.
+type states [typeCount]*state
+
+func (all *states) of(t Type) *state { return all[t.index()] }
+
+// version is that of what is held. Streams that go the same step mostly have the same.
+func (st *state) version(f *flight) string {
+	if f != nil && f.sum == st.sum {
+		return f.version
+	}
+	return st.sum.version()
+}
+
 // stand is how a name stands.
 func (st *state) stand(name string) standing { return st.get(name) }
 

@@ -13,7 +13,7 @@ func (s *Session) Deliveries() []model.Delivery {
 	parked := s.memory.Parked()
 	var out []model.Delivery
 	for _, typ := range Types {
-		st := s.types[typ]
+		st := s.types.of(typ)
 		if !st.started {
 			continue
 		}
@@ -43,9 +43,9 @@ func (s *Session) Deliveries() []model.Delivery {
 // Holds returns the resources that the proxy holds or was just sent, by type.
 func (s *Session) Holds() map[Type][]*Resource {
 	out := map[Type][]*Resource{}
-	for typ, st := range s.types {
+	for _, st := range s.types {
 		if st.started {
-			out[typ] = byName(st.fullSet())
+			out[st.typ] = byName(st.fullSet())
 		}
 	}
 	return out

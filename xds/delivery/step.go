@@ -16,8 +16,9 @@ type step struct {
 	was       []*Resource // what they were
 	missing   []string    // names that are subscribed to and not in the set, where nothing was reached before
 	apart     bool        // names must be looked at one by one: something goes, or is not for everybody
-	sum       sum         // of the versions of all that the cover has
-	count     int
+	change    sum         // of the versions
+	added     int         // names
+	sum       sum         // of the first stream that went it
 	version   string
 	delta     Memo // of the responses of either form
 	sotw      Memo
@@ -37,12 +38,46 @@ func (m *Memo) Get(make func() any) any {
 	return m.value
 }
 
-// stepTo finds the way from one cover to another.
-func (t *Table) stepTo(typ Type, from, to cover) *step {
-	clusters := t.set(Clusters)
-	if to.at.shared != nil {
-		if last := to.at.shared.step.Load(); last != nil && last.from == from && last.to == to && last.clusters == clusters {
-			return last
+// steps are the ways to one set that streams go: from where most are, and from where
+// those are that were busy.
+type steps struct {
+	mu   sync.Mutex
+	to   *Set
+	list []*step
+}
+
+// manySteps is how many ways to one set are kept.
+const manySteps = 16
+
+func (s *steps) find(from, to cover, clusters *Set) *step {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.to != to.at {
+		s.to, s.list = to.at, nil
+	}
+	for _, p := range s.list {
+		if p.from == from && p.to == to && p.clusters == clusters {
+			return p
+		}
+	}
+	return nil
+}
+
+func (s *steps) keep(p *step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.to == p.to.at && len(s.list) < manySteps {
+		s.list = append(s.list, p)
+	}
+}
+
+// stepTo finds the way of a stream from one cover to another; is is the sum of the
+// versions that it has now.
+func (t *Table) stepTo(typ Type, from, to cover, is sum) *step {
+	known, clusters := to.at.shared, t.set(Clusters)
+	if known != nil {
+		if p := known.steps.find(from, to, clusters); p != nil {
+			return p
 		}
 	}
 	p := &step{from: from, to: to, clusters: clusters}
@@ -53,18 +88,33 @@ func (t *Table) stepTo(typ Type, from, to cover) *step {
 			p.apart = true
 			break
 		}
-		if m.was != nil && m.was.Version == m.is.Version {
-			continue // made anew
+		p.add(m)
+	}
+	if from.at == nil && len(p.resources) < to.names.len() {
+		for name := range to.names.sorted().all() {
+			if to.at.get(name) == nil {
+				p.missing = append(p.missing, name)
+			}
 		}
-		p.resources, p.was = append(p.resources, m.is), append(p.was, m.was)
 	}
-	if !p.apart {
-		p.add(to)
-	}
-	if to.at.shared != nil {
-		to.at.shared.step.Store(p)
+	p.sum = is.plus(p.change)
+	p.version = p.sum.version()
+	if known != nil {
+		known.steps.keep(p)
 	}
 	return p
+}
+
+func (p *step) add(m move) {
+	if m.was == nil {
+		p.added++
+	} else if m.was.Version == m.is.Version {
+		return // made anew
+	} else {
+		p.change = p.change.minus(m.was.sum)
+	}
+	p.change = p.change.plus(m.is.sum)
+	p.resources, p.was = append(p.resources, m.is), append(p.was, m.was)
 }
 
 func (p *step) memo(delta bool) *Memo {
@@ -72,23 +122,6 @@ func (p *step) memo(delta bool) *Memo {
 		return &p.delta
 	}
 	return &p.sotw
-}
-
-// add sums up what the cover has.
-func (p *step) add(to cover) {
-	if to.all {
-		p.sum, p.count = to.at.sum, to.at.resources.n
-	} else {
-		to.each(func(r *Resource) { p.sum, p.count = p.sum.plus(r.sum), p.count+1 })
-	}
-	p.version = p.sum.version()
-	if p.from.at == nil && p.count < to.names.len() {
-		for name := range to.names.sorted().all() {
-			if to.at.get(name) == nil {
-				p.missing = append(p.missing, name)
-			}
-		}
-	}
 }
 
 // stands is how a name stands that is on its way: sent, and not answered.
@@ -117,12 +150,12 @@ func (s *Session) sendStep(st *state, to cover, now time.Time) bool {
 		len(st.over) > 0 || st.flight != nil || st.groups != nil || s.engine.suspicious() || s.memory.refuses() {
 		return false
 	}
-	p := s.table.stepTo(st.typ, st.cover, to)
+	p := s.table.stepTo(st.typ, st.cover, to, st.sum)
 	if p.apart || len(p.resources) == 0 {
 		return false
 	}
 	st.begins = false
-	st.cover, st.say, st.sum, st.count = to, p.say, p.sum, p.count
+	st.cover, st.say, st.sum, st.count = to, p.say, st.sum.plus(p.change), st.count+p.added
 	st.flight = &flight{step: p}
 	for _, name := range p.missing {
 		st.asks(name)

@@ -80,7 +80,7 @@ func (s *Set) rebuilt(resources map[string]*Resource) *Set {
 // Table is everything a class is served at one moment. It is immutable; the zero
 // value serves nothing.
 type Table struct {
-	sets map[Type]*Set
+	sets [typeCount]*Set // in the order of Types; nil has nothing
 	// Unknown are the names of upstreams that are declared and of which nothing is
 	// known yet, and of secrets whose files were never readable: they are neither
 	// served nor told as removed.
@@ -90,11 +90,11 @@ type Table struct {
 // NewTable is a table of resources by type and name. It shares what it can with the
 // one before, which may be nil; where nothing changed it is that one.
 func NewTable(before *Table, resources map[Type]map[string]*Resource, unknown map[string]bool) *Table {
-	t := &Table{sets: map[Type]*Set{}, Unknown: unknown}
+	t := &Table{Unknown: unknown}
 	same := before != nil && maps.Equal(before.Unknown, unknown)
-	for _, typ := range Types {
-		t.sets[typ] = before.set(typ).rebuilt(resources[typ])
-		same = same && t.sets[typ] == before.set(typ)
+	for i, typ := range Types {
+		t.sets[i] = before.set(typ).rebuilt(resources[typ])
+		same = same && t.sets[i] == before.set(typ)
 	}
 	if same {
 		return before
@@ -112,17 +112,19 @@ func (t *Table) With(resources ...*Resource) *Table {
 			continue
 		}
 		if out == t {
-			out = &Table{sets: map[Type]*Set{}, Unknown: t.Unknown}
-			maps.Copy(out.sets, t.sets)
+			out = &Table{sets: t.sets, Unknown: t.Unknown}
 		}
-		out.sets[r.Type] = set
+		out.sets[r.Type.index()] = set
 	}
 	return out
 }
 
 func (t *Table) set(typ Type) *Set {
-	if t != nil && t.sets[typ] != nil {
-		return t.sets[typ]
+	if t == nil {
+		return noResources
+	}
+	if s := t.sets[typ.index()]; s != nil {
+		return s
 	}
 	return noResources
 }

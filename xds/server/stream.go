@@ -37,7 +37,8 @@ type stream struct {
 	mu      sync.Mutex // guards what follows; never held while sending
 	class   delivery.Class
 	session *delivery.Session // nil before the first request and after the end
-	table   *delivery.Table   // that the session has
+	feed    *delivery.Feed
+	table   *delivery.Table // that the session has
 	queue   []delivery.Response
 	sending bool
 	again   *time.Timer // steps though nothing happens
@@ -106,10 +107,7 @@ func (st *stream) Wake(round *delivery.Round) {
 		return
 	}
 	st.sending = true
-	if round != nil {
-		round.Begin()
-	}
-	go st.send(round)
+	go st.send(round.Begin())
 }
 
 // pump makes what is to be sent next. While something is sent newer tables
@@ -140,7 +138,7 @@ func (st *stream) pump() bool {
 
 // refresh hands the session the newest table. mu is held.
 func (st *stream) refresh() error {
-	t := st.server.cfg.Engine.Told(st.class)
+	t := st.feed.Table()
 	if t == nil { // the group went, and may be back
 		var err error
 		if t, err = st.join(st.class); err != nil {
@@ -155,12 +153,10 @@ func (st *stream) refresh() error {
 }
 
 // send sends until nothing is owed.
-func (st *stream) send(round *delivery.Round) {
+func (st *stream) send(round *delivery.Part) {
 	defer st.guard()
-	if round != nil {
-		defer round.End()
-	}
-	for {
+	defer round.End()
+	for ; ; round.End() {
 		st.mu.Lock()
 		if !st.pump() {
 			st.sending = false
@@ -335,7 +331,7 @@ func (st *stream) regroup() {
 	moved := st.session != nil && group != was.Group
 	if moved {
 		st.class.Group = group
-		if _, err = st.join(st.class); err != nil {
+		if _, err := st.join(st.class); err != nil {
 			st.end(err)
 		}
 		st.server.cfg.Engine.Leave(was, st)
@@ -359,10 +355,11 @@ func (st *stream) groupOf() (string, error) {
 }
 
 // join makes the stream a member of a class and returns its table. The group may be
-// gone since it was found.
+// gone since it was found. mu is held.
 func (st *stream) join(c delivery.Class) (*delivery.Table, error) {
 	st.server.cfg.Publisher.Join(c)
-	if t := st.server.cfg.Engine.Join(c, st); t != nil {
+	st.feed = st.server.cfg.Engine.Join(c, st)
+	if t := st.feed.Table(); t != nil {
 		return t, nil
 	}
 	st.server.cfg.Engine.Leave(c, st)
