@@ -132,7 +132,7 @@ func (e *Engine) tell(s *classState) {
 func (e *Engine) round(s *classState) {
 	if s.telling = s.feed.Table() != s.table && len(s.members) > 0; s.telling {
 		go func(members []Member) {
-			time.AfterFunc(wake(members), func() {
+			time.AfterFunc(wake(members)*3/2, func() {
 				e.mu.Lock()
 				defer e.mu.Unlock()
 				e.round(s)

@@ -85,7 +85,7 @@ func startReal(binary, dir string, c cell) (*target, error) {
 	}
 	data := filepath.Join(dir, "data")
 	config := filepath.Join(dir, "wellspring.yaml")
-	text := fmt.Sprintf("dataDir: %s\nxds: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: error}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, r.address)
+	text := fmt.Sprintf("dataDir: %s\nxds: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, r.address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
