@@ -41,22 +41,15 @@ type Round struct {
 	over    chan struct{} // receives when nothing is being sent any more
 }
 
-// Part is what a member sends in a round.
-type Part struct{ of *Round }
-
 // Begin notes that a member sends.
-func (r *Round) Begin() *Part {
-	if r == nil {
-		return &Part{}
+func (r *Round) Begin() {
+	if r != nil {
+		r.sending.Add(1)
 	}
-	r.sending.Add(1)
-	return &Part{r}
 }
 
-// End notes that the member has handed over what it sent; the first time counts.
-func (p *Part) End() {
-	r := p.of
-	p.of = nil
+// End notes that it has handed over what it sent.
+func (r *Round) End() {
 	if r != nil && r.sending.Add(-1) == 0 {
 		r.over <- struct{}{}
 	}
@@ -151,11 +144,11 @@ const longestPause = time.Second
 func wake(members []Member) time.Duration {
 	r := &Round{over: make(chan struct{}, 1)}
 	began := time.Now()
-	self := r.Begin()
+	r.Begin()
 	for _, m := range members {
 		m.Wake(r)
 	}
-	self.End()
+	r.End()
 	limit := time.NewTimer(longestPause)
 	defer limit.Stop()
 	select {

@@ -171,8 +171,8 @@ func (s *Session) sendStep(st *state, to cover, now time.Time) bool {
 // no exception is acknowledged.
 func (s *Session) landed(st *state, o *sent) {
 	f := st.flight
-	f.taken = append(f.taken, o)
 	if f.left--; f.left > 0 {
+		f.taken = append(f.taken, o)
 		return
 	}
 	st.flight = nil

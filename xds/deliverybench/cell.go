@@ -176,6 +176,15 @@ func pushes(t *target, f *fleet, r *result) error {
 	if err := <-profiled; err != nil {
 		return err
 	}
+	if r.Profile != "" && t.admin != "" {
+		out, err := os.Create(r.Profile + ".allocs")
+		if err != nil {
+			return err
+		}
+		if err := get("http://"+t.admin+"/debug/pprof/allocs", out); err != nil {
+			return err
+		}
+	}
 	after, err := t.stats()
 	n := float64(r.Pushes * (r.Streams - r.Stopped))
 	r.CPU = float64(spent) / float64(time.Microsecond) / n

@@ -221,15 +221,15 @@ func encoded(r delivery.Response, delta bool) mem.BufferSlice {
 	return withNonce(r.Nonce, r.Shared.Get(func() any { return content(r, delta) }).(mem.BufferSlice))
 }
 
-// withNonce is a response with its nonce.
+// withNonce is a response with its nonce, made at once.
 func withNonce(nonce string, rest mem.BufferSlice) mem.BufferSlice {
-	own := struct {
-		room [32]byte
-		part mem.SliceBuffer
+	own := &struct {
+		room  [24]byte
+		part  mem.SliceBuffer
+		parts [4]mem.Buffer
 	}{}
-	p := &own
-	p.part = appendText(p.room[:0], outNonce, nonce)
-	return append(append(make(mem.BufferSlice, 0, 1+len(rest)), &p.part), rest...)
+	own.part = appendText(own.room[:0], outNonce, nonce)
+	return append(append(own.parts[:0], &own.part), rest...)
 }
 
 func appendText(to []byte, number protowire.Number, s string) []byte {

@@ -107,7 +107,8 @@ func (st *stream) Wake(round *delivery.Round) {
 		return
 	}
 	st.sending = true
-	go st.send(round.Begin())
+	round.Begin()
+	go st.send(round)
 }
 
 // pump makes what is to be sent next. While something is sent newer tables
@@ -152,11 +153,11 @@ func (st *stream) refresh() error {
 	return nil
 }
 
-// send sends until nothing is owed.
-func (st *stream) send(round *delivery.Part) {
+// send sends until nothing is owed. The first response is part of a round.
+func (st *stream) send(round *delivery.Round) {
 	defer st.guard()
-	defer round.End()
-	for ; ; round.End() {
+	defer func() { round.End() }()
+	for {
 		st.mu.Lock()
 		if !st.pump() {
 			st.sending = false
@@ -183,6 +184,8 @@ func (st *stream) send(round *delivery.Part) {
 			st.end(err)
 			return
 		}
+		round.End()
+		round = nil
 	}
 }
 
