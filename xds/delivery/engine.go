@@ -123,16 +123,19 @@ func (e *Engine) tell(s *classState) {
 
 // round begins a round, where there is anything to tell. mu is held.
 func (e *Engine) round(s *classState) {
-	if s.telling = s.feed.Table() != s.table && len(s.members) > 0; s.telling {
-		go func(members []Member) {
-			time.AfterFunc(wake(members)*3/2, func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				e.round(s)
-			})
-		}(slices.Collect(maps.Keys(s.members)))
-	}
+	s.telling = s.feed.Table() != s.table && len(s.members) > 0
 	s.feed.told.Store(s.table)
+	if !s.telling {
+		return
+	}
+	members := slices.Collect(maps.Keys(s.members))
+	go func() {
+		time.AfterFunc(wake(members)*3/2, func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.round(s)
+		})
+	}()
 }
 
 // longestPause bounds the pause after a round; a member that takes nothing may keep

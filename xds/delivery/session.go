@@ -284,8 +284,8 @@ func (s *Session) unknown(st *state, o *sent) {
 // subscribe adds names, takes others away, and says whether all are wanted. What is
 // added stands as before; what is wanted no more is forgotten.
 func (s *Session) subscribe(st *state, add, remove []string, all bool) {
-	add = slices.DeleteFunc(distinct(add), st.names.has)
-	remove = slices.DeleteFunc(distinct(remove), func(name string) bool { return !st.names.has(name) })
+	add = except(distinct(add), st.names.has)
+	remove = except(distinct(remove), func(name string) bool { return !st.names.has(name) })
 	to := cover{at: st.at, names: st.names, all: all}
 	if len(add)+len(remove) > 0 {
 		to.names = s.engine.exchange(st.typ, st.names, add, remove)
@@ -303,12 +303,22 @@ func (s *Session) subscribe(st *state, add, remove []string, all bool) {
 	}
 }
 
-// distinct are names in order, each once.
+// distinct are names in order, each once: the very same list, where it is so.
 func distinct(names []string) []string {
-	if len(names) < 2 {
-		return slices.Clone(names)
+	for i := range names[min(1, len(names)):] {
+		if names[i] >= names[i+1] {
+			return slices.Compact(slices.Sorted(slices.Values(names)))
+		}
 	}
-	return slices.Compact(slices.Sorted(slices.Values(names)))
+	return names
+}
+
+// except leaves names out: the very same list, where there are none.
+func except(names []string, out func(string) bool) []string {
+	if !slices.ContainsFunc(names, out) {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), out)
 }
 
 func (s *Session) subscribeDelta(st *state, r Request, first bool) {
@@ -326,8 +336,8 @@ func (s *Session) subscribeDelta(st *state, r Request, first bool) {
 		st.owed = st.owed || first && st.fresh
 	}
 	star := func(name string) bool { return name == "*" }
-	names := slices.DeleteFunc(slices.Clone(r.Subscribe), star)
-	leaves := slices.DeleteFunc(slices.Clone(r.Unsubscribe), func(name string) bool { return star(name) || slices.Contains(names, name) })
+	names := except(r.Subscribe, star)
+	leaves := except(r.Unsubscribe, func(name string) bool { return star(name) || slices.Contains(names, name) })
 	s.subscribe(st, names, leaves, all)
 	if first && st.fresh {
 		st.begins = true
@@ -388,9 +398,9 @@ func (s *Session) subscribeSotW(st *state, r Request, first, stale bool) {
 func (s *Session) subscribeTo(st *state, names []string, all bool) {
 	wanted := distinct(names)
 	if i, star := slices.BinarySearch(wanted, "*"); star {
-		wanted, all = slices.Delete(wanted, i, i+1), true
+		wanted, all = slices.Delete(slices.Clone(wanted), i, i+1), true
 	}
-	add := slices.DeleteFunc(slices.Clone(wanted), st.names.has)
+	add := except(wanted, st.names.has)
 	var remove []string
 	for name := range st.names.sorted().all() {
 		if _, stays := slices.BinarySearch(wanted, name); !stays {

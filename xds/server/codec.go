@@ -50,6 +50,7 @@ type message struct {
 	node         *model.Proxy // of the first request
 	nodeID       string       // of any request that carries a node, where carries is set
 	carries      bool
+	text         string // a copy of the request, where it has names
 }
 
 // field is what a number means in the request of either form.
@@ -76,20 +77,21 @@ var (
 
 // read takes a request's bytes, of which it keeps nothing.
 func (m *message) read(b []byte) error {
-	m.request, m.node, m.nodeID, m.carries = delivery.Request{}, nil, "", false
+	m.request, m.node, m.nodeID, m.carries, m.text = delivery.Request{}, nil, "", false, ""
 	fields := sotwFields
 	if m.delta {
 		fields = deltaFields
 	}
-	return each(b, func(number protowire.Number, value []byte) error {
+	return each(b, func(number protowire.Number, value []byte, at int) error {
 		if int(number) < len(fields) {
-			return m.take(fields[number], value)
+			return m.take(fields[number], value, b, at)
 		}
 		return nil
 	})
 }
 
-func (m *message) take(f field, value []byte) (err error) {
+// take reads a field; at is where its value begins in the whole.
+func (m *message) take(f field, value, whole []byte, at int) (err error) {
 	r := &m.request
 	switch f {
 	case fieldNode:
@@ -97,11 +99,11 @@ func (m *message) take(f field, value []byte) (err error) {
 	case fieldType:
 		r.Type, err = typeOf(value)
 	case fieldSubscribe:
-		err = addText(&r.Subscribe, value)
+		err = m.addName(&r.Subscribe, value, whole, at)
 	case fieldUnsubscribe:
-		err = addText(&r.Unsubscribe, value)
+		err = m.addName(&r.Unsubscribe, value, whole, at)
 	case fieldNames:
-		err = addText(&r.Names, value)
+		err = m.addName(&r.Names, value, whole, at)
 	case fieldNonce:
 		r.Nonce, err = text(value)
 	case fieldVersion:
@@ -116,11 +118,27 @@ func (m *message) take(f field, value []byte) (err error) {
 	return err
 }
 
+// addName adds one of many names: they are parts of one copy of the request, and
+// their list has room for all of them if they are about as long.
+func (m *message) addName(to *[]string, value, whole []byte, at int) error {
+	if !utf8.Valid(value) {
+		return errText
+	}
+	if m.text == "" {
+		m.text = string(whole)
+	}
+	if *to == nil {
+		*to = make([]string, 0, min(maxNames, 1+(len(whole)-at-len(value))/(len(value)+2)))
+	}
+	*to = append(*to, m.text[at:at+len(value)])
+	return nil
+}
+
 // takeNode reads the whole of the first node, and the id of those after it.
 func (m *message) takeNode(value []byte) error {
 	m.carries = true
 	if !m.first {
-		return each(value, func(number protowire.Number, value []byte) (err error) {
+		return each(value, func(number protowire.Number, value []byte, _ int) (err error) {
 			if number == 1 {
 				m.nodeID, err = text(value)
 			}
@@ -138,7 +156,7 @@ func (m *message) takeNode(value []byte) error {
 // takeInitial reads an entry of initial_resource_versions.
 func (m *message) takeInitial(value []byte) error {
 	var parts [3]string
-	err := each(value, func(number protowire.Number, value []byte) (err error) {
+	err := each(value, func(number protowire.Number, value []byte, _ int) (err error) {
 		if number == 1 || number == 2 {
 			parts[number], err = text(value)
 		}
@@ -151,29 +169,24 @@ func (m *message) takeInitial(value []byte) error {
 	return err
 }
 
-// each calls f with each field of a message that has bytes.
-func each(b []byte, f func(protowire.Number, []byte) error) error {
-	for len(b) > 0 {
-		number, typ, n := protowire.ConsumeTag(b)
+// each calls f with each field of a message that has bytes, and where they begin.
+func each(b []byte, f func(number protowire.Number, value []byte, at int) error) error {
+	for at := 0; at < len(b); {
+		number, typ, n := protowire.ConsumeTag(b[at:])
 		if n < 0 {
 			return fmt.Errorf("read request: %w", protowire.ParseError(n))
 		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
-				return fmt.Errorf("read request: %w", protowire.ParseError(n))
+		at += n
+		if n = protowire.ConsumeFieldValue(number, typ, b[at:]); n < 0 {
+			return fmt.Errorf("read request: %w", protowire.ParseError(n))
+		}
+		if typ == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(b[at:])
+			if err := f(number, value, at+n-len(value)); err != nil {
+				return err
 			}
-			b = b[n:]
-			continue
 		}
-		value, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return fmt.Errorf("read request: %w", protowire.ParseError(n))
-		}
-		if err := f(number, value); err != nil {
-			return err
-		}
-		b = b[n:]
+		at += n
 	}
 	return nil
 }
@@ -185,12 +198,6 @@ func text(b []byte) (string, error) {
 		return "", errText
 	}
 	return string(b), nil
-}
-
-func addText(to *[]string, b []byte) error {
-	s, err := text(b)
-	*to = append(*to, s)
-	return err
 }
 
 // typeOf is a type URL; those that are served are not copied.
