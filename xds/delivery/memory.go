@@ -17,7 +17,7 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 	k := memoryKey{group, node}
 	m := e.memories[k]
 	if m == nil {
-		m = &Memory{accepted: map[Type]*view{}, parked: map[content]model.Parked{}, unheard: map[Type][]kept{}, drains: map[string]time.Time{}}
+		m = &Memory{accepted: map[Type]*view{}, parked: map[content]model.Parked{}, unheard: map[Type][]*kept{}, drains: map[string]time.Time{}}
 		e.memories[k] = m
 	}
 	m.mu.Lock()
@@ -52,7 +52,7 @@ type Memory struct {
 	left     time.Time
 	accepted map[Type]*view
 	parked   map[content]model.Parked
-	unheard  map[Type][]kept      // state of the world: sets that no answer came for yet
+	unheard  map[Type][]*kept     // state of the world: sets that no answer came for yet
 	drains   map[string]time.Time // clusters that nothing names any more, while connections may use them
 	drainAll time.Time            // the same of every cluster: a listener was removed whose routes are not known
 }
@@ -102,7 +102,7 @@ func (m *Memory) setOpen(t Type, open []*sent) {
 }
 
 // open returns what setOpen kept, newest first.
-func (m *Memory) open(t Type) []kept {
+func (m *Memory) open(t Type) []*kept {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := slices.Clone(m.unheard[t])

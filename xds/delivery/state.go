@@ -47,7 +47,8 @@ type state struct {
 	sum    sum     // of the versions of all that is held
 	count  int     // how many are held
 	begins bool    // every name is asked for, and nothing was looked at yet
-	flight *flight // a step that was sent and is not answered
+	flight *flight // a step that was sent and is not answered: flying, or nil
+	flying flight
 
 	owed     bool    // a response is due though nothing differs
 	open     []*sent // oldest first
@@ -186,13 +187,13 @@ type kept struct {
 }
 
 // snapshot is the set that a client has once it took what was sent.
-func (st *state) snapshot() kept {
+func (st *state) snapshot() *kept {
 	v := newView()
 	v.cover = st.cover
 	for name, x := range st.over {
 		v.put(name, x.value.res)
 	}
-	return kept{st.sum.version(), v}
+	return &kept{st.sum.version(), v}
 }
 
 // sent is a response without an answer.
@@ -204,7 +205,7 @@ type sent struct {
 	resources []*Resource
 	removed   []string
 	version   string
-	set       kept // state of the world: all that the client has once it took this
+	set       *kept // state of the world: all that the client has once it took this
 }
 
 // wait is a route table that is held back.

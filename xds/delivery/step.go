@@ -156,7 +156,8 @@ func (s *Session) sendStep(st *state, to cover, now time.Time) bool {
 	}
 	st.begins = false
 	st.cover, st.say, st.sum, st.count = to, p.say, st.sum.plus(p.change), st.count+p.added
-	st.flight = &flight{step: p}
+	st.flying = flight{step: p} // none of its type is open
+	st.flight = &st.flying
 	for _, name := range p.missing {
 		st.asks(name)
 	}

@@ -36,12 +36,18 @@ type cell struct {
 // moving are the services that change; the others stand still.
 func (c cell) moving() int { return min(100, c.Clusters) }
 
-func (c cell) String() string {
-	s := fmt.Sprintf("%s %d×%d, %d streams", c.Server, c.Clusters, c.Endpoints, c.Streams)
-	for what, on := range map[string]bool{"sotw": c.SotW, "full node": c.FullNode, fmt.Sprint(c.Stopped, " stopped"): c.Stopped > 0} {
-		if on {
-			s += ", " + what
-		}
+func (c cell) String() string { return c.Server + " " + c.short() }
+
+func (c cell) short() string {
+	s := fmt.Sprintf("%d×%d, %d streams", c.Clusters, c.Endpoints, c.Streams)
+	if c.SotW {
+		s += ", sotw"
+	}
+	if c.FullNode {
+		s += ", full node"
+	}
+	if c.Stopped > 0 {
+		s += fmt.Sprintf(", %d stopped", c.Stopped)
 	}
 	return s
 }
@@ -70,15 +76,17 @@ const window = 50 * time.Millisecond
 
 // bench runs cells; the contents that the real server answered are kept in dir.
 type bench struct {
-	binary string
-	dir    string
+	binary  string
+	dir     string
+	results []result
+	setter  time.Duration
 }
 
-func (b bench) contentDir(c cell) string {
+func (b *bench) contentDir(c cell) string {
 	return filepath.Join(b.dir, fmt.Sprintf("content-%d-%d", c.Clusters, c.Endpoints))
 }
 
-func (b bench) run(c cell) (r result, err error) {
+func (b *bench) run(c cell) (r result, err error) {
 	r.cell = c
 	dir, err := os.MkdirTemp(b.dir, "cell-")
 	if err != nil {
@@ -123,24 +131,12 @@ func cold(t *target, f *fleet, r *result) error {
 		return err
 	}
 	cpu, began := t.cpu(), time.Now()
-	if os.Getenv("COLD") != "" {
-		go func() { _ = t.profile(r.Profile + ".cold") }()
-	}
 	if err := f.connect(r.Streams); err != nil {
 		return err
 	}
 	r.ColdWall = time.Since(began).Seconds()
 	r.ColdCPU = float64(t.cpu()-cpu) / float64(time.Millisecond) / float64(r.Streams)
 	time.Sleep(time.Second) // what is idle is measured
-	if r.Profile != "" && t.admin != "" {
-		out, err := os.Create(r.Profile + ".heap")
-		if err != nil {
-			return err
-		}
-		if err := get("http://"+t.admin+"/debug/pprof/heap?gc=1", out); err != nil {
-			return err
-		}
-	}
 	full, err := t.stats()
 	r.KB = (float64(full.Live) - float64(empty.Live)) / 1024 / float64(r.Streams)
 	return err
@@ -157,7 +153,11 @@ func pushes(t *target, f *fleet, r *result) error {
 		return err
 	}
 	f.marks.late = histogram{}
-	before, err := t.stats()
+	asked, err := t.stats()
+	if err != nil {
+		return err
+	}
+	before, err := t.stats() // what asking costs is between the two
 	if err != nil {
 		return err
 	}
@@ -176,19 +176,11 @@ func pushes(t *target, f *fleet, r *result) error {
 	if err := <-profiled; err != nil {
 		return err
 	}
-	if r.Profile != "" && t.admin != "" {
-		out, err := os.Create(r.Profile + ".allocs")
-		if err != nil {
-			return err
-		}
-		if err := get("http://"+t.admin+"/debug/pprof/allocs", out); err != nil {
-			return err
-		}
-	}
 	after, err := t.stats()
 	n := float64(r.Pushes * (r.Streams - r.Stopped))
 	r.CPU = float64(spent) / float64(time.Microsecond) / n
-	r.Allocs, r.Bytes = float64(after.Mallocs-before.Mallocs)/n, float64(after.AllocBytes-before.AllocBytes)/n
+	r.Allocs = (float64(after.Mallocs) - float64(before.Mallocs) - float64(before.Mallocs-asked.Mallocs)) / n
+	r.Bytes = (float64(after.AllocBytes) - float64(before.AllocBytes) - float64(before.AllocBytes-asked.AllocBytes)) / n
 	r.Wire = float64(wire) / n
 	r.P50, r.P99 = millis(f.marks.late.quantile(0.5)), millis(f.marks.late.quantile(0.99))
 	return err
@@ -223,9 +215,6 @@ func storm(t *target, f *fleet, r *result) error {
 	cpu, began := t.cpu(), time.Now()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	if os.Getenv("STORM") != "" {
-		go func() { _ = t.profile(r.Profile + ".storm") }()
-	}
 	for i := range r.Storm {
 		<-tick.C
 		f.marks.make(first + i)
@@ -262,7 +251,7 @@ func (t *target) profile(file string) error {
 		return err
 	}
 	defer out.Close()
-	return get("http://"+t.admin+"/debug/pprof/profile?seconds=5", io.Writer(out))
+	return get("http://"+t.admin+"/debug/pprof/profile?seconds=2", io.Writer(out))
 }
 
 // learn asks the real server for everything and keeps it.
@@ -331,4 +320,9 @@ func ask(ctx context.Context, conn *grpc.ClientConn, clusters int) (c content, e
 	}
 	names := c.names()
 	return c, all(delivery.Assignments, c.assignments, len(names), names...)
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
 }

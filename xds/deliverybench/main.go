@@ -1,17 +1,22 @@
+// Deliverybench measures what it costs to tell a fleet of Envoys of a change, beside
+// what it costs at least and what go-control-plane's caches cost. README.md says how
+// to read it.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "deliverybench:", err)
 		os.Exit(1)
 	}
@@ -22,32 +27,65 @@ func run(args []string) error {
 		return servePeer(args[1], args[2], args[3] == "true")
 	}
 	flags := flag.NewFlagSet("deliverybench", flag.ContinueOnError)
-	binary := flags.String("wellspring", "bin/wellspring", "the program")
-	var c cell
-	flags.StringVar(&c.Server, "server", "wellspring", "")
-	flags.IntVar(&c.Clusters, "clusters", 1000, "")
-	flags.IntVar(&c.Endpoints, "endpoints", 10, "")
-	flags.IntVar(&c.Streams, "streams", 1000, "")
-	flags.IntVar(&c.Pushes, "pushes", 20, "")
-	flags.IntVar(&c.Storm, "storm", 0, "")
-	flags.StringVar(&c.Profile, "profile", "", "")
+	binary := flags.String("wellspring", "bin/wellspring", "the program that is measured")
+	quick := flags.Bool("quick", false, "only what the targets need, in four minutes")
+	out := flags.String("out", "", "file for the results as JSON")
+	profile := flags.String("profile", "", "file for a CPU profile of wellspring serve in the main cell")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if runtime.NumCPU() < 2 && os.Getenv(pinnedAlready) == "" {
+		return errors.New("two cores are needed: one for the server, one for the clients")
 	}
 	if err := pinned(); err != nil {
 		return err
 	}
-	b := bench{binary: *binary, dir: "/tmp/dbench"}
-	_ = os.MkdirAll(b.dir, 0o700)
-	r, err := b.run(c)
-	_ = json.NewEncoder(os.Stdout).Encode(r)
-	return err
+	dir, err := os.MkdirTemp("", "deliverybench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path, err := filepath.Abs(*binary)
+	if err != nil {
+		return err
+	}
+	b := &bench{binary: path, dir: dir}
+	plan := quickCells
+	if !*quick {
+		plan = append(plan, moreCells...)
+	}
+	for _, c := range plan {
+		if c.Server == "wellspring" && c.is(mainCell) {
+			c.Profile = *profile
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", c)
+		r, err := b.run(c)
+		if err != nil {
+			return err
+		}
+		b.results = append(b.results, r)
+	}
+	if b.setter, err = setter(10_000, 1000); err != nil {
+		return err
+	}
+	b.table(os.Stdout)
+	if *out != "" {
+		text, err := json.MarshalIndent(b.report(), "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(*out, append(text, '\n'), 0o644); err != nil { //nolint:gosec // results are for everybody
+			return err
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(b.summary())
 }
+
+const pinnedAlready = "DELIVERYBENCH_PINNED"
 
 // pinned runs this program again on the clients' core, so that every thread of it is.
 func pinned() error {
-	const done = "DELIVERYBENCH_PINNED"
-	if os.Getenv(done) != "" {
+	if os.Getenv(pinnedAlready) != "" {
 		return nil
 	}
 	self, err := os.Executable()
@@ -60,5 +98,5 @@ func pinned() error {
 	if err := unix.SchedSetaffinity(0, &core); err != nil {
 		return err
 	}
-	return unix.Exec(self, os.Args, append(os.Environ(), done+"=1"))
+	return unix.Exec(self, os.Args, append(os.Environ(), pinnedAlready+"=1"))
 }

@@ -233,7 +233,7 @@ func withNonce(nonce string, rest mem.BufferSlice) mem.BufferSlice {
 	own := &struct {
 		room  [24]byte
 		part  mem.SliceBuffer
-		parts [4]mem.Buffer
+		parts [3]mem.Buffer
 	}{}
 	own.part = appendText(own.room[:0], outNonce, nonce)
 	return append(append(own.parts[:0], &own.part), rest...)

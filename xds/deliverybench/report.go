@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"text/tabwriter"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/xds/delivery"
+)
+
+// mainCell is the cell of most targets.
+var mainCell = cell{Clusters: 1000, Endpoints: 10, Streams: 1000}
+
+// quickCells are those that the targets need. The caches push five times: a push of
+// theirs takes seconds.
+var quickCells = []cell{
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 40, Storm: 1000},
+	{Server: "rawgrpc", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 40, Storm: 1000},
+	{Server: "h2raw", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 40},
+	{Server: "wellspring", Clusters: 100, Endpoints: 10, Streams: 100, Pushes: 100},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 100, Pushes: 100},
+	{Server: "wellspring", Clusters: 10_000, Endpoints: 10, Streams: 100, Pushes: 100},
+	{Server: "linear", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 5},
+	{Server: "snapshot", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 5},
+}
+
+// moreCells are the rows besides. LinearCache and SnapshotCache do not run at 4,000
+// streams or 10,000 clusters: they would need more memory than there is.
+var moreCells = []cell{
+	{Server: "wellspring", Clusters: 100, Endpoints: 10, Streams: 4000, Pushes: 20},
+	{Server: "rawgrpc", Clusters: 100, Endpoints: 10, Streams: 4000, Pushes: 20},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 100, Streams: 100, Pushes: 50},
+	{Server: "rawgrpc", Clusters: 1000, Endpoints: 100, Streams: 100, Pushes: 50},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 20, FullNode: true},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 100, Pushes: 40, SotW: true},
+	{Server: "rawgrpc", Clusters: 1000, Endpoints: 10, Streams: 100, Pushes: 40, SotW: true},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 40, Stopped: 1},
+	{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Pushes: 40, Stopped: 500},
+}
+
+// is tells whether a cell is of a size, in its plain form.
+func (c cell) is(size cell) bool {
+	return c.Clusters == size.Clusters && c.Endpoints == size.Endpoints && c.Streams == size.Streams && !c.SotW && !c.FullNode && c.Stopped == 0
+}
+
+// find returns the result of a server in a cell.
+func (b *bench) find(server string, size cell) result {
+	for _, r := range b.results {
+		if r.Server == server && r.is(size) {
+			return r
+		}
+	}
+	return result{}
+}
+
+// summary is the figures that have targets.
+func (b *bench) summary() map[string]float64 {
+	growth := func(clusters int) float64 {
+		return b.find("wellspring", cell{Clusters: clusters, Endpoints: 10, Streams: 100}).CPU
+	}
+	ours, raw := b.find("wellspring", mainCell), b.find("rawgrpc", mainCell)
+	return map[string]float64{
+		"cpu_vs_rawgrpc_1000x10":  ratio(ours.CPU, raw.CPU),
+		"growth_100_to_1000":      ratio(growth(1000), growth(100)),
+		"growth_1000_to_10000":    ratio(growth(10_000), growth(1000)),
+		"times_under_linear":      ratio(b.find("linear", mainCell).CPU, ours.CPU),
+		"times_under_snapshot":    ratio(b.find("snapshot", mainCell).CPU, ours.CPU),
+		"kb_per_stream":           round(ours.KB),
+		"kb_per_stream_rawgrpc":   round(raw.KB),
+		"setter_us":               round(float64(b.setter) / float64(time.Microsecond)),
+		"storm_p99_vs_rawgrpc":    ratio(ours.StormP99, raw.StormP99),
+		"storm_cpu_vs_rawgrpc":    ratio(ours.StormCPU, raw.StormCPU),
+		"cold_vs_rawgrpc":         max(ratio(ours.ColdCPU, raw.ColdCPU), ratio(ours.ColdWall, raw.ColdWall)),
+		"allocs_per_push":         round(ours.Allocs),
+		"allocs_per_push_rawgrpc": round(raw.Allocs),
+	}
+}
+
+func ratio(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return round(a / b)
+}
+
+func round(x float64) float64 { return float64(int(x*100+0.5)) / 100 }
+
+// report is everything that was measured.
+func (b *bench) report() map[string]any {
+	return map[string]any{"summary": b.summary(), "cells": b.results, "go": runtime.Version(), "cores": 2}
+}
+
+// table prints the results, a line for each cell.
+func (b *bench) table(to io.Writer) {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "server\tcell\tCPU µs\tallocs\tbytes\tp50 ms\tp99 ms\tkB\tcold ms\tcold s\t")
+	for _, r := range b.results {
+		fmt.Fprintf(w, "%s\t%s\t%.1f\t%.1f\t%.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%.1f\t\n",
+			r.Server, r.short(), r.CPU, r.Allocs, r.Bytes, r.P50, r.P99, r.KB, r.ColdCPU, r.ColdWall)
+	}
+	_ = w.Flush()
+	for _, r := range b.results {
+		if r.Storm == 0 {
+			continue
+		}
+		fmt.Fprintf(to, "storm of %d changes at 100 a second, %s: %.2f cores, %.1f pushes a second, p50 %.0f ms, p99 %.0f ms",
+			r.Storm, r.Server, r.StormCPU, r.StormRate, r.StormP50, r.StormP99)
+		if r.StormLost > 0 {
+			fmt.Fprintf(to, ", %d not absorbed", r.StormLost)
+		}
+		fmt.Fprintln(to)
+	}
+	fmt.Fprintf(to, "setter, 10,000 resources, until the last of 1,000 streams knows: %s\n", b.setter)
+}
+
+// setter is how long it takes from a change of one of many resources until the last
+// of many streams knows of it, at the median of a hundred times.
+func setter(resources, streams int) (time.Duration, error) {
+	e := delivery.NewEngine()
+	class := delivery.Class{Group: "bench", Band: 40}
+	all := map[string]*delivery.Resource{}
+	for i := range resources {
+		name := fmt.Sprintf("%05d", i)
+		all[name] = delivery.NewResource(delivery.Assignments, name, []byte(name))
+	}
+	t := delivery.NewTable(nil, map[delivery.Type]map[string]*delivery.Resource{delivery.Assignments: all}, nil)
+	e.Publish(class, t)
+	know := make(chan struct{}, streams)
+	for range streams {
+		e.Join(class, &listener{know})
+	}
+	var took []time.Duration
+	for i := range 101 {
+		began := time.Now()
+		t = t.With(delivery.NewResource(delivery.Assignments, "05000", fmt.Appendf(nil, "form %d", i)))
+		e.Publish(class, t)
+		for range streams {
+			select {
+			case <-know:
+			case <-time.After(10 * time.Second):
+				return 0, fmt.Errorf("change %d was not told to every stream", i)
+			}
+		}
+		took = append(took, time.Since(began))
+		time.Sleep(20 * time.Millisecond) // the pause after a round
+	}
+	return median(took), nil
+}
+
+// listener is a stream that only hears that there is something.
+type listener struct{ know chan<- struct{} }
+
+func (l *listener) Wake(*delivery.Round) { l.know <- struct{}{} }
