@@ -99,8 +99,13 @@ docs: build ## write what is generated: reference, JSON Schema, edge.yaml
 	@bin/wellspring bootstrap --node-id edge-1 --group edge > envoy-bootstrap/edge.yaml
 
 .PHONY: bench
-bench: ## benchmarks of translate, publish and apply
-	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds
+bench: build ## what a change costs, beside other servers (QUICK=1: four minutes)
+	@$(GO) build -tags $(TAGS) -o bin/deliverybench ./xds/deliverybench
+	@bin/deliverybench $(if $(QUICK),-quick) -wellspring bin/wellspring -out bin/bench.json -profile bin/bench.pprof
+
+.PHONY: bench-go
+bench-go: ## Go's benchmarks of translating, publishing and comparing
+	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./xds/delivery
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for TIME (default 1m)

@@ -84,7 +84,7 @@ type Config struct {
 	// Profiles serves Go's profiles of this process to writers.
 	Profiles bool
 	Version  Version
-	Logger  *slog.Logger
+	Logger   *slog.Logger
 	// Level is the log's; nil is one that nobody reads.
 	Level *slog.LevelVar
 }

@@ -180,3 +180,22 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+// Profiles are there where they were switched on, and for writers: they slow the
+// process down, and show what is in it.
+func TestProfiles(t *testing.T) {
+	w := newWorld(t)
+	off, _, writer := gated(t, w)
+	if rec := ask(off, "GET", "/debug/pprof/heap", writer); rec.Code != http.StatusNotFound {
+		t.Errorf("not switched on: %d", rec.Code)
+	}
+	w.config.Profiles = true
+	on, reader, writer := gated(t, w)
+	for token, want := range map[string]int{"": http.StatusUnauthorized, reader: http.StatusForbidden, writer: http.StatusOK} {
+		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?gc=1", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=0.1"} {
+			if rec := ask(on, "GET", path, token); rec.Code != want {
+				t.Errorf("GET %s: %d, want %d: %s", path, rec.Code, want, rec.Body)
+			}
+		}
+	}
+}

@@ -5,11 +5,32 @@
 //
 // Its nouns:
 //
-//	Resource  one encoded xDS resource; its version is a hash of its content
-//	Table     all resources of a class at one moment; immutable
+//	Resource  one xDS resource, encoded once; its version is a hash of its content
+//	Set       all resources of a type that a class is served, by name; immutable
+//	Table     the sets of a class at one moment; immutable
+//	Names     what a stream subscribes to by name; shared by all that subscribe to it
 //	Session   the protocol of one stream: requests, tables and time go in,
 //	          responses come out; it has no goroutine, clock or socket
 //	Memory    what a proxy accepted and refused, kept while streams come and go
+//	step      the way of a stream from one set to another, with what is sent on it;
+//	          found once for all streams that go it
+//	round     one telling of all streams of a class
+//
+// A push costs what changed, not what is subscribed to. A set is a persistent map in
+// pages: a change copies a page, and two sets are compared by the pages that they do
+// not share. A session keeps the set that it has reached, and the names that stand
+// otherwise than the set says: on their way, held back, refused. Where there are none
+// the session goes a step, of which it keeps nothing but that it is on its way. So a
+// stream that is behind costs no more than one that is not, and there is no log of
+// changes that would have to be kept for the slowest. (Given up: walking from one
+// set to a much older one looks at every page that changed since.)
+//
+// The version of a set is a sum of hashes of its names and versions, so that it can
+// follow a change; it is the same on every replica.
+//
+// A fleet is told in rounds: the first change after quiet goes at once, and while
+// changes follow each other those of a pause go together, which is as long as the
+// fleet takes. Streams go from round to round, which is why they go the same steps.
 //
 // Rules, and where they come from:
 //   - At most one response of a type is unanswered on a stream. Clusters are

@@ -138,25 +138,32 @@ func (e *Engine) round(s *classState) {
 	}()
 }
 
-// longestPause bounds the pause after a round; a member that takes nothing may keep
-// one open for ever.
-const longestPause = time.Second
+// batch is how many members are woken at once: those of a whole fleet would stand in
+// the way of whatever else there is to do, acknowledgements and newer changes too.
+const batch = 64
+
+// batchWait bounds the wait for a batch; a member that takes nothing may keep one
+// open for ever.
+const batchWait = 20 * time.Millisecond
 
 // wake wakes members and returns how long it took until each has handed over what it
 // sent.
 func wake(members []Member) time.Duration {
-	r := &Round{over: make(chan struct{}, 1)}
 	began := time.Now()
-	r.Begin()
-	for _, m := range members {
-		m.Wake(r)
-	}
-	r.End()
-	limit := time.NewTimer(longestPause)
+	limit := time.NewTimer(batchWait)
 	defer limit.Stop()
-	select {
-	case <-r.over:
-	case <-limit.C:
+	for some := range slices.Chunk(members, batch) {
+		r := &Round{over: make(chan struct{}, 1)}
+		r.Begin()
+		for _, m := range some {
+			m.Wake(r)
+		}
+		r.End()
+		limit.Reset(batchWait)
+		select {
+		case <-r.over:
+		case <-limit.C:
+		}
 	}
 	return time.Since(began)
 }
@@ -196,17 +203,19 @@ func (e *Engine) Table(c Class) (*Table, <-chan struct{}) {
 	return s.table, s.changed
 }
 
-// suspicious tells whether anybody refused anything.
-func (e *Engine) suspicious() bool {
+// suspected are those of some resources that any proxy refused.
+func (e *Engine) suspected(among []*Resource) (out []*Resource) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.suspects) > 0
-}
-
-func (e *Engine) suspect(c content) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.suspects[c]
+	if len(e.suspects) == 0 {
+		return nil
+	}
+	for _, r := range among {
+		if e.suspects[content{r.Type, r.Name, r.Version}] {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (e *Engine) setSuspect(c content) {

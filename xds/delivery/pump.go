@@ -387,14 +387,7 @@ func (s *Session) pick(st *state, c *change) {
 		}
 		st.groups = st.groups[1:]
 	}
-	var suspects []*Resource
-	if s.engine.suspicious() {
-		for _, r := range c.send {
-			if s.engine.suspect(content{r.Type, r.Name, r.Version}) {
-				suspects = append(suspects, r)
-			}
-		}
-	}
+	suspects := s.engine.suspected(c.send)
 	switch {
 	case len(suspects) == 0, len(suspects) == 1 && len(c.send) == 1:
 	case len(suspects) == len(c.send):

@@ -147,11 +147,11 @@ type flight struct {
 // says, or is to be looked at.
 func (s *Session) sendStep(st *state, to cover, now time.Time) bool {
 	if st.typ != Assignments && (st.typ != Clusters || !st.begins) || st.cover == to || st.at == nil && !st.begins ||
-		len(st.over) > 0 || st.flight != nil || st.groups != nil || s.engine.suspicious() || s.memory.refuses() {
+		len(st.over) > 0 || st.flight != nil || st.groups != nil || s.memory.refuses() {
 		return false
 	}
 	p := s.table.stepTo(st.typ, st.cover, to, st.sum)
-	if p.apart || len(p.resources) == 0 {
+	if p.apart || len(p.resources) == 0 || len(s.engine.suspected(p.resources)) > 0 {
 		return false
 	}
 	st.begins = false

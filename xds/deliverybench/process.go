@@ -115,7 +115,7 @@ func (t *target) apply(text string) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("apply: %s %.300s %w", resp.Status, b, err)
 	}
@@ -184,7 +184,7 @@ func get(url string, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", url, resp.Status)
 	}
@@ -205,6 +205,26 @@ func (t *target) cpu() time.Duration {
 		sum += time.Duration(ns)
 	}
 	return sum
+}
+
+// machine is how long the machine's cores were busy, and for how much of that
+// another machine had them (proc(5), /proc/stat).
+func machine() (busy, stolen float64) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, word := range strings.Fields(line)[1:] {
+		n, _ := strconv.ParseFloat(word, 64)
+		if i != 3 && i != 4 { // idle, and waiting for disks
+			busy += n
+		}
+		if i == 7 {
+			stolen = n
+		}
+	}
+	return busy, stolen
 }
 
 func (t *target) stop() {

@@ -1,0 +1,94 @@
+package delivery
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// hearer is a member that notes which table it takes up when, and takes a while to
+// hand over what it sends.
+type hearer struct {
+	feed  *Feed
+	takes time.Duration
+	began time.Time
+	mu    sync.Mutex
+	heard []string
+}
+
+func (h *hearer) Wake(r *Round) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	version := ""
+	if x := h.feed.Table().Get(Clusters, "a"); x != nil {
+		version = x.Version
+	}
+	h.heard = append(h.heard, fmt.Sprintf("%s@%s", version, time.Since(h.began)))
+	if h.takes > 0 {
+		r.Begin()
+		time.AfterFunc(h.takes, r.End)
+	}
+}
+
+// The first change after quiet leaves at once; what changes during a round and the
+// pause after it goes together in the next; the pause is as long as the fleet takes.
+// A member that takes nothing holds up nobody for long.
+func TestRounds(t *testing.T) {
+	for what, c := range map[string]struct {
+		takes time.Duration
+		want  string
+	}{
+		"a quick fleet":                {0, "[1@0s 2@1ms 3@2ms 4@3ms 5@4ms 6@5ms]"},
+		"a fleet that takes 2.3 ms":    {2300 * time.Microsecond, "[1@0s 6@5.75ms]"},
+		"a member that takes for ever": {time.Hour, "[1@0s 6@50ms]"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, class := NewEngine(), Class{Group: "g"}
+				e.Publish(class, table(cluster("a", "0")))
+				h := &hearer{takes: c.takes, began: time.Now()}
+				h.feed = e.Join(class, h)
+				if h.feed.Table() == nil {
+					t.Fatal("who joins is told nothing")
+				}
+				for i := range 6 {
+					e.Publish(class, table(cluster("a", fmt.Sprint(i+1))))
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(time.Second)
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				if got := fmt.Sprint(h.heard); got != c.want {
+					t.Errorf("heard %s, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A class whose table is dropped tells its members, and one that comes back too.
+func TestDroppedClass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, class := NewEngine(), Class{Group: "g"}
+		e.Publish(class, table(cluster("a", "1")))
+		h := &hearer{began: time.Now()}
+		h.feed = e.Join(class, h)
+		e.Drop(class)
+		time.Sleep(time.Second)
+		if h.feed.Table() != nil {
+			t.Error("a dropped class has a table")
+		}
+		e.Publish(class, table(cluster("a", "2")))
+		time.Sleep(time.Second)
+		e.Leave(class, h)
+		if got := fmt.Sprint(h.heard); got != "[@0s 2@1s]" {
+			t.Errorf("heard %s", got)
+		}
+		e.Drop(class)
+		if len(e.classes) != 0 {
+			t.Errorf("%d classes are kept", len(e.classes))
+		}
+	})
+}
