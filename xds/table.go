@@ -49,8 +49,9 @@ func (p *Publisher) assign(touched map[model.ServiceKey]bool) {
 			next[name], problems[name] = was, p.unusable[name]
 			return
 		}
-		if r, faults := p.assignment(name, d); r != nil {
-			next[name], problems[name] = r, faults
+		r, faults := p.assignment(name, d)
+		if problems[name] = faults; r != nil {
+			next[name] = r
 		}
 	}
 	for _, pub := range p.published {
@@ -119,9 +120,11 @@ func (p *Publisher) publishEndpoints(touched map[model.ServiceKey]bool) bool {
 			if now.Get(delivery.Assignments, name) == nil {
 				continue
 			}
-			if r := p.assignmentFor(name, translate.Band(c.Band)); r != nil {
-				news = append(news, r)
+			r := p.assignmentFor(name, translate.Band(c.Band))
+			if r == nil {
+				return false
 			}
+			news = append(news, r)
 		}
 		if t := now.With(news...); t != now {
 			p.cfg.Engine.Publish(c, t)
@@ -171,7 +174,9 @@ func (p *Publisher) table(c delivery.Class) content {
 		}
 		t.add(cluster)
 		if cluster.Assignment != "" {
-			t.add(p.assignmentFor(cluster.Assignment, band))
+			if r := p.assignmentFor(cluster.Assignment, band); r != nil {
+				t.add(r)
+			}
 		}
 		if band != translate.GRPC {
 			p.addSecrets(t, "Upstream/"+name, pub.body.Secrets(name))

@@ -174,6 +174,9 @@ func (e *Engine) Join(c Class, m Member) *Feed {
 	defer e.mu.Unlock()
 	s := e.class(c)
 	s.members[m] = struct{}{}
+	if s.feed.Table() == nil { // the class came back, and a pause is not over
+		s.feed.told.Store(s.table)
+	}
 	return s.feed
 }
 

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Names are what a stream subscribes to by name. They are immutable and shared by
@@ -125,7 +126,7 @@ func (n *Names) exchanged(add, remove []string) sorted[struct{}] {
 		set = set.without(name)
 	}
 	for _, name := range add {
-		set = set.with(name, struct{}{})
+		set = set.with(strings.Clone(name), struct{}{}) // it is part of a whole request
 	}
 	return set
 }

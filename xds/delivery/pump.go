@@ -119,12 +119,15 @@ func (s *Session) silentAboutClusters(st *state) bool {
 func (s *Session) changes(st *state, now time.Time) (c change) {
 	for name, e := range st.over {
 		x := e.value
+		if !st.covers(name) && !x.tell {
+			continue
+		}
 		r, keep, later := s.want(st, name, e.plain, now)
 		if !later.IsZero() && (c.later.IsZero() || later.Before(c.later)) {
 			c.later = later
 		}
 		switch {
-		case keep || !st.covers(name) && !x.tell:
+		case keep:
 		case r == nil && (x.holds || x.ask || x.tell):
 			if s.client.Delta || st.typ.fullState() && (x.holds || x.tell) {
 				c.remove = append(c.remove, name)

@@ -92,3 +92,21 @@ func TestDroppedClass(t *testing.T) {
 		}
 	})
 }
+
+// A class that went and came back in the pause after a round has its table for who
+// joins then.
+func TestClassThatCameBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, class := NewEngine(), Class{Group: "g"}
+		e.Publish(class, table(cluster("a", "1")))
+		slow := &hearer{takes: 10 * time.Millisecond, began: time.Now()}
+		slow.feed = e.Join(class, slow)
+		e.Drop(class)
+		synctest.Wait()
+		e.Publish(class, table(cluster("a", "2")))
+		if f := e.Join(class, slow); f.Table() == nil || f.Table().Get(Clusters, "a").Version != "2" {
+			t.Error("there is none")
+		}
+		time.Sleep(time.Second)
+	})
+}

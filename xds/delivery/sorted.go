@@ -29,11 +29,12 @@ type entry[V comparable] struct {
 // pageSize is how many entries a new page has; one of twice as many is cut in two.
 const pageSize = 64
 
-// sortedOf makes a map of entries that are in order, each name once.
+// sortedOf makes a map of entries that are in order, each name once. A page has its
+// own: a part of a larger list would keep the whole of it.
 func sortedOf[V comparable](entries []entry[V]) sorted[V] {
 	s := sorted[V]{n: len(entries)}
 	for part := range slices.Chunk(entries, pageSize) {
-		s.pages = append(s.pages, &page[V]{part})
+		s.pages = append(s.pages, &page[V]{slices.Clone(part)})
 	}
 	return s
 }

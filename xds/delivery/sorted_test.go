@@ -3,8 +3,10 @@ package delivery
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"testing"
+	"weak"
 
 	"pgregory.net/rapid"
 )
@@ -110,6 +112,25 @@ func TestSortedShares(t *testing.T) {
 			t.Errorf("%s: %d pages are its own", what, own)
 		}
 	}
+}
+
+// A page keeps nothing but its own: what was made beside it goes when nobody has it.
+func TestSortedKeepsNoMore(t *testing.T) {
+	entries := make([]entry[*[64]int], 200)
+	for i := range entries {
+		entries[i] = entry[*[64]int]{fmt.Sprintf("%03d", i), &[64]int{}}
+	}
+	s := sortedOf(slices.Clone(entries))
+	entries[0].value, entries[199].value = &[64]int{}, &[64]int{}
+	gone := weak.Make(entries[199].value)
+	s = s.rebuilt(slices.Clone(entries)) // the first and the last page
+	entries[199].value = nil
+	s = s.without("199") // the last page alone
+	runtime.GC()
+	if gone.Value() != nil {
+		t.Error("what nobody has is kept")
+	}
+	runtime.KeepAlive(s)
 }
 
 // One change among many names, as each stream finds it.

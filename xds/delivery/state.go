@@ -114,7 +114,7 @@ func (st *state) ackedVersion() (version string, count int) {
 	all, count := st.sum, st.count
 	if st.flight != nil {
 		for _, r := range st.flight.resources {
-			if _, otherwise := st.over[r.Name]; !otherwise {
+			if _, otherwise := st.over[r.Name]; !otherwise && st.covers(r.Name) {
 				all, count = all.minus(r.sum), count-1
 			}
 		}

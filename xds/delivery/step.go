@@ -84,13 +84,13 @@ func (t *Table) stepTo(typ Type, from, to cover, is sum) *step {
 	p.say = p.stands
 	for _, m := range from.movesTo(to) {
 		upstream := upstreamOf(m.name)
-		if m.is == nil || typ == Assignments && m.was == nil && clusters.get(upstream) == nil && !t.Unknown[upstream] {
+		if m.is == nil || typ == Assignments && m.was == nil && clusters.get(upstream) == nil {
 			p.apart = true
 			break
 		}
 		p.add(m)
 	}
-	if from.at == nil && len(p.resources) < to.names.len() {
+	if from.at == nil && (to.all || len(p.resources) < to.names.len()) {
 		for name := range to.names.sorted().all() {
 			if to.at.get(name) == nil {
 				p.missing = append(p.missing, name)

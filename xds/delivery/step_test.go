@@ -196,4 +196,29 @@ func TestStepLeavesNothingOut(t *testing.T) {
 	p.settle()
 	p.ask(Assignments, "a@1", "ghost@1")
 	p.want(p.settle(), "assignments[a@1=1] assignments[-ghost@1]")
+
+	p = newPeer(t, true)
+	p.table = table(shop()...)
+	p.connect()
+	p.ask(Clusters, "*", "ghost")
+	p.wild[Clusters] = true
+	p.want(p.settle(), "clusters[a=1 b=1] clusters[-ghost]")
+}
+
+// What a client leaves while it is on its way counts for nothing.
+func TestLeftDuringAStep(t *testing.T) {
+	p := newPeer(t, true)
+	p.table = table(shop()...)
+	p.start()
+	p.update(p.table.With(assignment("a@1", "2")))
+	r := p.only()
+	p.drop(Assignments, "a@1")
+	if d := p.s.Deliveries()[1]; d.Sent != 1 || d.Acked != 1 || d.Version != d.AckedVersion {
+		t.Errorf("%+v", d)
+	}
+	p.ack(r)
+	p.silent()
+	if d := p.s.Deliveries()[1]; d.Sent != 1 || d.Acked != 1 || d.Version != setVersion(p.holds[Assignments]) {
+		t.Errorf("%+v", d)
+	}
 }

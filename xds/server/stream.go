@@ -71,8 +71,9 @@ func (st *stream) receive(ctx context.Context) error {
 	m := message{delta: st.delta, first: true}
 	silent := time.AfterFunc(helloWait, func() { st.end(refuse(codes.DeadlineExceeded, "no request came within %s", helloWait)) })
 	err := st.grpc.RecvMsg(&m)
-	silent.Stop()
 	switch {
+	case !silent.Stop():
+		return context.Cause(ctx)
 	case errors.Is(err, io.EOF):
 		return refuse(codes.InvalidArgument, "the stream ended without a request")
 	case err != nil:
@@ -158,21 +159,10 @@ func (st *stream) send(round *delivery.Round) {
 	defer st.guard()
 	defer func() { round.End() }()
 	for {
-		st.mu.Lock()
-		if !st.pump() {
-			st.sending = false
-			st.mu.Unlock()
+		next, band, ok := st.pop()
+		if !ok {
 			return
 		}
-		next := st.queue[0]
-		st.queue = slices.Delete(st.queue, 0, 1)
-		if st.stall == nil {
-			st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
-		} else {
-			st.stall.Reset(st.server.cfg.Stall)
-		}
-		band := translate.Band(st.class.Band)
-		st.mu.Unlock()
 		if n := next.Size(); band == translate.GRPC && n > grpcLimit {
 			st.end(refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", n, next.Type.Short(), grpcLimit))
 			return
@@ -187,6 +177,24 @@ func (st *stream) send(round *delivery.Round) {
 		round.End()
 		round = nil
 	}
+}
+
+// pop takes what is sent next, from when on it may stall; false where nothing is owed.
+func (st *stream) pop() (next delivery.Response, band translate.Band, ok bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.pump() {
+		st.sending = false
+		return next, 0, false
+	}
+	next = st.queue[0]
+	st.queue = slices.Delete(st.queue, 0, 1)
+	if st.stall == nil {
+		st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
+	} else {
+		st.stall.Reset(st.server.cfg.Stall)
+	}
+	return next, translate.Band(st.class.Band), true
 }
 
 func (st *stream) stalled() {
@@ -324,25 +332,30 @@ const helloWait = 30 * time.Second
 // regroup follows the proxy into another group, or ends the stream when there is
 // no longer exactly one.
 func (st *stream) regroup() {
-	group, err := st.groupOf()
-	if err != nil {
+	defer st.guard()
+	if moved, err := st.move(); err != nil {
 		st.end(err)
-		return
-	}
-	st.mu.Lock()
-	was := st.class
-	moved := st.session != nil && group != was.Group
-	if moved {
-		st.class.Group = group
-		if _, err := st.join(st.class); err != nil {
-			st.end(err)
-		}
-		st.server.cfg.Engine.Leave(was, st)
-	}
-	st.mu.Unlock()
-	if moved {
+	} else if moved {
 		st.step()
 	}
+}
+
+// move makes the stream a member of the class that its proxy belongs to now.
+func (st *stream) move() (moved bool, err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.session == nil {
+		return false, nil
+	}
+	was := st.class
+	group, err := st.groupOf() // with the lock held: two of these must not overtake each other
+	if err != nil || group == was.Group {
+		return false, err
+	}
+	st.class.Group = group
+	_, err = st.join(st.class)
+	st.server.cfg.Engine.Leave(was, st)
+	return true, err
 }
 
 // groupOf is the proxy's one group, or the refusal that ends its stream.
