@@ -93,6 +93,11 @@ func (s *Session) next(st *state, now time.Time) (sent bool, later time.Time) {
 		s.takeApart(st)
 	}
 	st.moveTo(to)
+	for name := range st.waits { // what was taken back waits no more
+		if _, otherwise := st.over[name]; !otherwise {
+			delete(st.waits, name)
+		}
+	}
 	c := s.changes(st, now)
 	if c.empty() && !st.owed {
 		return false, c.later
@@ -134,6 +139,9 @@ func (s *Session) changes(st *state, now time.Time) (c change) {
 			}
 		case r != nil && (!x.holds || x.version != r.Version || x.ask):
 			c.send = append(c.send, r)
+		case r != nil && r == e.plain && x.acked && !x.tell && x.res != r: // this very form, made anew
+			x.res = r
+			st.put(name, x)
 		}
 	}
 	return c
@@ -454,7 +462,7 @@ func (s *Session) open(st *state, resources []*Resource, removed []string, now t
 		step = nil // it has begun before
 	}
 	version := st.version(step)
-	split := s.client.Delta && (st.typ != Listeners || len(removed) == 0) // an address may go from one to another
+	split := s.client.Delta && st.typ != Listeners // an address may go from one to another
 	for part := 0; part == 0 || len(resources) > 0; part++ {
 		n := len(resources)
 		if split {
@@ -465,7 +473,7 @@ func (s *Session) open(st *state, resources []*Resource, removed []string, now t
 		r := Response{Type: st.typ, Nonce: o.nonce, Version: version, Resources: o.resources}
 		if step != nil {
 			step.left++
-			if n == len(step.resources) {
+			if n == len(step.resources) && version == step.version {
 				r.Shared = step.memo(s.client.Delta)
 			}
 		}

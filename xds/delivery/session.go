@@ -115,6 +115,11 @@ func NewSession(cfg Config, e *Engine, m *Memory, client Client, t *Table, now t
 
 // Close ends the session; the proxy may come back.
 func (s *Session) Close(now time.Time) {
+	for _, st := range s.types {
+		if st.flight != nil {
+			s.takeApart(st) // parts may have been accepted
+		}
+	}
 	s.engine.leave(s.types)
 	s.memory.Leave(now)
 }

@@ -185,6 +185,14 @@ func (s *Session) landed(st *state, o *sent) {
 		}
 	}
 	s.memory.acceptAll(st.typ, f.step)
+	if st.names == f.to.names && st.all == f.to.all {
+		return
+	}
+	f.to.each(func(r *Resource) {
+		if !st.covers(r.Name) {
+			s.memory.forget(st.typ, r.Name) // it was left meanwhile
+		}
+	})
 }
 
 // takeApart looks at the names of a step one by one: it was not accepted as one, or

@@ -205,6 +205,55 @@ func TestStepLeavesNothingOut(t *testing.T) {
 	p.want(p.settle(), "clusters[a=1 b=1] clusters[-ghost]")
 }
 
+// A form that is made anew, the same, is no news, and leads nobody off the common way.
+func TestMadeAnew(t *testing.T) {
+	p := newPeer(t, true)
+	p.table = table(shop()...)
+	p.start()
+	p.update(p.table.With(assignment("a@1", "1")))
+	p.silent()
+	p.update(p.table.With(assignment("b@1", "2")))
+	if r := p.only(); r.Shared == nil {
+		t.Error("it left the common way")
+	}
+}
+
+// A route that was taken back while it was held waits no more, and waits anew when it
+// comes again.
+func TestTakenBackWaitsAnew(t *testing.T) {
+	both(t, func(t *testing.T, p *peer) {
+		p.table = table(shop()...)
+		p.start()
+		base := p.table
+		p.update(base.With(cluster("c", "1"), routes("edge", "2", "a", "b", "c")))
+		p.pump()
+		p.wantWaiting("routes edge cluster c")
+		p.update(base)
+		p.pump()
+		p.wantWaiting()
+	})
+}
+
+// Parts that were accepted before the stream broke are remembered.
+func TestPartsOfABrokenStream(t *testing.T) {
+	p := newPeer(t, true)
+	p.table = table(large(5, "1")...)
+	p.connect()
+	p.ask(Clusters)
+	p.settle()
+	p.ask(Assignments, p.assignmentsOf()...)
+	parts := p.pump()
+	p.ack(parts[0])
+	p.s.Close(p.now)
+	p.s = nil
+	if last := p.memory.last(Assignments, "c0@1"); last == nil || last.Version != "1" {
+		t.Errorf("%+v is remembered of what was accepted", last)
+	}
+	if last := p.memory.last(Assignments, "c4@1"); last != nil {
+		t.Errorf("%+v is remembered, though nobody answered", last)
+	}
+}
+
 // What a client leaves while it is on its way counts for nothing.
 func TestLeftDuringAStep(t *testing.T) {
 	p := newPeer(t, true)
@@ -216,9 +265,13 @@ func TestLeftDuringAStep(t *testing.T) {
 	if d := p.s.Deliveries()[1]; d.Sent != 1 || d.Acked != 1 || d.Version != d.AckedVersion {
 		t.Errorf("%+v", d)
 	}
+	p.drop(Assignments, "b@1")
 	p.ack(r)
 	p.silent()
-	if d := p.s.Deliveries()[1]; d.Sent != 1 || d.Acked != 1 || d.Version != setVersion(p.holds[Assignments]) {
+	if p.memory.last(Assignments, "a@1") != nil || p.memory.last(Assignments, "b@1") != nil {
+		t.Error("what was left is remembered")
+	}
+	if d := p.s.Deliveries()[1]; d.Sent != 0 || d.Acked != 0 || d.Version != setVersion(p.holds[Assignments]) {
 		t.Errorf("%+v", d)
 	}
 }
