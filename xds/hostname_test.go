@@ -79,7 +79,7 @@ spec: {listeners: [edge]}
 	go func() { defer close(done); _ = p.Run(t.Context()) }()
 	t.Cleanup(func() { <-done })
 	cluster := func() string {
-		tab, _ := engine.Table(class)
+		tab := engine.Table(class)
 		r := tab.Get(delivery.Clusters, "cloud")
 		if r == nil {
 			return "none"
@@ -113,7 +113,7 @@ spec: {listeners: [edge]}
 		}
 		t.Fatalf("%s, want %s", cluster(), want)
 	}
-	if tab, _ := engine.Table(class); !tab.Unknown["cloud"] || cluster() != "none" {
+	if tab := engine.Table(class); !tab.Unknown["cloud"] || cluster() != "none" {
 		t.Errorf("served before it is known: %s", cluster())
 	}
 	catalog.tell("cloud", "api.example.com:443", "10.0.0.1:443", "not a name:443", "no-port")

@@ -91,8 +91,7 @@ func (v *vault) issue(name string) {
 }
 
 func (v *vault) table(group string) *delivery.Table {
-	t, _ := v.engine.Table(delivery.Class{Group: group, Band: 40})
-	return t
+	return v.engine.Table(delivery.Class{Group: group, Band: 40})
 }
 
 // until waits for a table.

@@ -24,8 +24,8 @@ func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
 			p.cfg.Engine.Drop(c)
 			continue
 		}
-		now, _ := p.cfg.Engine.Table(c)
-		if t := p.table(c).table(now); t != now {
+		now := p.cfg.Engine.Table(c)
+		if t := p.content(c).table(now); t != now {
 			p.cfg.Engine.Publish(c, t)
 		}
 	}
@@ -111,7 +111,7 @@ func (p *Publisher) publishEndpoints(touched map[model.ServiceKey]bool) bool {
 		}
 	}
 	for c := range p.classes {
-		now, _ := p.cfg.Engine.Table(c)
+		now := p.cfg.Engine.Table(c)
 		if now == nil {
 			return false
 		}
@@ -155,8 +155,8 @@ func (c content) table(before *delivery.Table) *delivery.Table {
 	return delivery.NewTable(before, c.resources, c.unknown)
 }
 
-// table is all that a class is served.
-func (p *Publisher) table(c delivery.Class) content {
+// content is all that a class is served.
+func (p *Publisher) content(c delivery.Class) content {
 	band := translate.Band(c.Band)
 	t := newContent()
 	for _, name := range p.spec.UpstreamsFor(c.Group, band == translate.GRPC) {

@@ -20,8 +20,6 @@ type Engine struct {
 	swept    time.Time // when forgotten proxies were last looked for
 }
 
-type memoryKey struct{ group, node string }
-
 // content names one form of one resource.
 type content struct {
 	Type          Type
@@ -57,7 +55,6 @@ func (r *Round) End() {
 
 type classState struct {
 	table   *Table // the newest
-	changed chan struct{}
 	members map[Member]struct{}
 	feed    *Feed
 	telling bool // there was a round, and its pause is not over
@@ -80,7 +77,7 @@ func NewEngine() *Engine {
 func (e *Engine) class(c Class) *classState {
 	s := e.classes[c]
 	if s == nil {
-		s = &classState{changed: make(chan struct{}), members: map[Member]struct{}{}, feed: &Feed{}}
+		s = &classState{members: map[Member]struct{}{}, feed: &Feed{}}
 		e.classes[c] = s
 	}
 	return s
@@ -109,13 +106,11 @@ func (e *Engine) Drop(c Class) {
 
 // tell has the members of a class take up its newest table. The first change after
 // quiet leaves at once. While one follows the other, what happens in a pause after
-// each round goes together in the next; the pause is as long as the round was, so
-// that a fleet that takes long to tell is told less often, of more. A member that
+// each round goes together in the next; the pause is half as long again as the round
+// was, so that a fleet that takes long to tell is told less often, of more. A member that
 // was busy in a round takes up the table of that round when it can, and so all go the
 // same way. mu is held.
 func (e *Engine) tell(s *classState) {
-	close(s.changed)
-	s.changed = make(chan struct{})
 	if !s.telling {
 		e.round(s)
 	}
@@ -197,13 +192,14 @@ func (e *Engine) forget(c Class, s *classState) {
 	}
 }
 
-// Table returns the newest table of a class, nil where it has none, and a channel
-// that is closed when there is a newer one.
-func (e *Engine) Table(c Class) (*Table, <-chan struct{}) {
+// Table returns the newest table of a class, nil where it has none.
+func (e *Engine) Table(c Class) *Table {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.class(c)
-	return s.table, s.changed
+	if s := e.classes[c]; s != nil {
+		return s.table
+	}
+	return nil
 }
 
 // suspected are those of some resources that any proxy refused.

@@ -38,6 +38,8 @@ func (e *Engine) Memory(group, node, version string, now time.Time) *Memory {
 	return m
 }
 
+type memoryKey struct{ group, node string }
+
 // memoryKept is how long a proxy without a stream is remembered.
 const memoryKept = time.Hour
 
@@ -124,20 +126,22 @@ func (m *Memory) Leave(now time.Time) {
 	m.left = now
 }
 
+// view is what was accepted of a type, to be changed. mu is held.
+func (m *Memory) view(t Type) *view {
+	if m.accepted[t] == nil {
+		m.accepted[t] = newView()
+	}
+	return m.accepted[t]
+}
+
 // accept takes what a proxy accepted.
 func (m *Memory) accept(t Type, resources ...*Resource) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := m.accepted[t]
-	if v == nil {
-		v = newView()
-		m.accepted[t] = v
-	}
+	v := m.view(t)
 	for _, r := range resources {
 		v.put(r.Name, r)
-		if len(m.parked) > 0 {
-			delete(m.parked, content{r.Type, r.Name, r.Version})
-		}
+		delete(m.parked, content{r.Type, r.Name, r.Version})
 	}
 }
 
@@ -145,12 +149,7 @@ func (m *Memory) accept(t Type, resources ...*Resource) {
 func (m *Memory) acceptAll(t Type, p *step) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := m.accepted[t]
-	if v == nil {
-		v = newView()
-		m.accepted[t] = v
-	}
-	v.become(p)
+	m.view(t).become(p)
 	for c := range m.parked {
 		if r := p.to.get(c.Name); r != nil && c == (content{r.Type, r.Name, r.Version}) {
 			delete(m.parked, c)
@@ -211,9 +210,6 @@ func (m *Memory) park(p model.Parked) {
 func (m *Memory) isParked(r *Resource) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.parked) == 0 {
-		return false
-	}
 	_, ok := m.parked[content{r.Type, r.Name, r.Version}]
 	return ok
 }

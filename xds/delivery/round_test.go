@@ -33,7 +33,7 @@ func (h *hearer) Wake(r *Round) {
 }
 
 // The first change after quiet leaves at once; what changes during a round and the
-// pause after it goes together in the next; the pause is as long as the fleet takes.
+// pause after it goes together in the next; the pause is half as long again as the fleet takes.
 // A member that takes nothing holds up nobody for long.
 func TestRounds(t *testing.T) {
 	for what, c := range map[string]struct {

@@ -136,17 +136,23 @@ func large(n int, version string) (rs []*Resource) {
 	return rs
 }
 
+// askLarge connects and asks for five of them; what is sent is not answered.
+func (p *peer) askLarge() []Response {
+	p.t.Helper()
+	p.table = table(large(5, "1")...)
+	p.connect()
+	p.ask(Clusters)
+	p.settle()
+	p.ask(Assignments, p.assignmentsOf()...)
+	return p.pump()
+}
+
 // A large delta response goes in parts, back to back, which count as one; a
 // state-of-the-world response is whole.
 func TestParts(t *testing.T) {
 	both(t, func(t *testing.T, p *peer) {
-		p.table = table(large(5, "1")...)
-		p.connect()
-		p.ask(Clusters)
-		p.settle()
 		// 1. everything at once: two, two and one, with nonces of their own
-		p.ask(Assignments, p.assignmentsOf()...)
-		parts := p.pump()
+		parts := p.askLarge()
 		if !p.delta {
 			p.want(parts, "assignments[c0@1=1 c1@1=1 c2@1=1 c3@1=1 c4@1=1]")
 			return
@@ -237,12 +243,7 @@ func TestTakenBackWaitsAnew(t *testing.T) {
 // Parts that were accepted before the stream broke are remembered.
 func TestPartsOfABrokenStream(t *testing.T) {
 	p := newPeer(t, true)
-	p.table = table(large(5, "1")...)
-	p.connect()
-	p.ask(Clusters)
-	p.settle()
-	p.ask(Assignments, p.assignmentsOf()...)
-	parts := p.pump()
+	parts := p.askLarge()
 	p.ack(parts[0])
 	p.s.Close(p.now)
 	p.s = nil

@@ -236,20 +236,22 @@ func (s *stream) begin() error {
 
 // request encodes a request of either form; rest is what follows its own fields.
 func request(sotw bool, typ delivery.Type, nonce, version string, node, rest []byte) []byte {
-	fields := map[string]protowire.Number{"node": 1, "type": 2, "nonce": 6}
-	if sotw {
-		fields = map[string]protowire.Number{"version": 1, "node": 2, "type": 4, "nonce": 5}
-	}
 	var b []byte
-	add := func(field string, value []byte) {
-		if number := fields[field]; number != 0 && len(value) > 0 {
-			b = protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), value)
+	add := func(number protowire.Number, value string) {
+		if value != "" {
+			b = protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), value)
 		}
 	}
-	add("version", []byte(version))
-	add("node", node)
-	add("type", []byte(typ))
-	add("nonce", []byte(nonce))
+	if sotw {
+		add(1, version)
+		add(2, string(node))
+		add(4, string(typ))
+		add(5, nonce)
+	} else {
+		add(1, string(node))
+		add(2, string(typ))
+		add(6, nonce)
+	}
 	return append(b, rest...)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,7 +62,7 @@ func (c content) names() (out []string) {
 // moving are the assignments with a mark, in order.
 func (c content) moving() (out []*discoveryv3.Resource) {
 	for _, r := range c.assignments.Resources {
-		if bytesContain(r.Resource.Value, markPrefix) {
+		if bytes.Contains(r.Resource.Value, markPrefix) {
 			out = append(out, r)
 		}
 	}

@@ -110,8 +110,6 @@ func servePeer(kind, dir string, isSotW bool) error {
 // batcher pushes several changes in one response.
 type batcher interface{ flips(marks []int) }
 
-func bytesContain(b, part []byte) bool { return bytes.Contains(b, part) }
-
 // setMark overwrites the digits of the mark in encoded content.
 func setMark(b []byte, i int) {
 	at := bytes.Index(b, markPrefix) + len(markPrefix)
