@@ -38,11 +38,12 @@ type config struct {
 }
 
 type xdsConfig struct {
-	Listen        string        `json:"listen,omitempty" default:"127.0.0.1:18000" doc:"IP:PORT or unix:///path of the xDS server; port 0 chooses one; beyond loopback it needs TLS and a clientCA"`
-	TLS           tlsConfig     `json:"tls,omitempty" doc:"TLS of the xDS server"`
-	ReadyDeadline spec.Duration `json:"readyDeadline,omitempty" doc:"serve after this though not every service has answered again since the start; 0s is never"`
-	WarmWait      spec.Duration `json:"warmWait,omitempty" default:"20s" minimum:"1ms" doc:"longest wait of a route for the clusters that it newly names"`
-	PushWait      spec.Duration `json:"pushWait,omitempty" default:"1s" minimum:"1ms" doc:"wait for a cluster answer before the next cluster response"`
+	Listen           string        `json:"listen,omitempty" default:"127.0.0.1:18000" doc:"IP:PORT or unix:///path of the xDS server; port 0 chooses one; beyond loopback it needs TLS and a clientCA"`
+	TLS              tlsConfig     `json:"tls,omitempty" doc:"TLS of the xDS server"`
+	ReadyDeadline    spec.Duration `json:"readyDeadline,omitempty" doc:"serve after this though not every service has answered again since the start; 0s is never"`
+	WarmWait         spec.Duration `json:"warmWait,omitempty" default:"20s" minimum:"1ms" doc:"longest wait of a route for the clusters that it newly names"`
+	PushWait         spec.Duration `json:"pushWait,omitempty" default:"1s" minimum:"1ms" doc:"wait for a cluster answer before the next cluster response"`
+	MaxConnectionAge spec.Duration `json:"maxConnectionAge,omitempty" doc:"ask a proxy to connect anew after this, a tenth more or less, so that a fleet spreads over several servers behind one address; 0s is never"`
 }
 
 type adminConfig struct {

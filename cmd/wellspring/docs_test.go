@@ -11,6 +11,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/xds/delivery"
 	"github.com/wellspring-xds/wellspring/xds/server"
 )
 
@@ -62,7 +63,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	names := map[string]bool{}
 	descriptions := make(chan *prometheus.Desc, 100)
 	certificate.New(certificate.Config{}).Describe(descriptions)
-	server.NewMetrics(prometheus.NewRegistry()).Describe(descriptions)
+	server.New(server.Config{Engine: delivery.NewEngine()}).Describe(descriptions)
 	admin.NewMetrics(admin.Config{}).Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {

@@ -101,6 +101,9 @@ func proxyState(p model.Stream) (state, detail string) {
 	if !p.Supported {
 		notes = append(notes, "its Envoy is older than the supported minors")
 	}
+	if !p.Unsent.IsZero() && time.Since(p.Unsent) > time.Second {
+		notes = append(notes, "it has read nothing for "+ago(p.Unsent))
+	}
 	switch {
 	case len(parked) > 0:
 		return "refused", strings.Join(append(notes, "it refused "+strings.Join(parked, ", ")+": wellspring xds "+p.ID), "; ")

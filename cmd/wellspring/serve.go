@@ -122,7 +122,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	metrics.MustRegister(certificates)
 	streams := server.New(server.Config{
 		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
-		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, Metrics: server.NewMetrics(metrics),
+		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, MaxAge: c.XDS.MaxConnectionAge.D(),
 	})
 	grpcServer := streams.GRPC(grpc.Creds(doors.xds))
 
@@ -133,7 +133,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api))
+	metrics.MustRegister(admin.NewMetrics(api), streams)
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell

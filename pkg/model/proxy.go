@@ -39,7 +39,10 @@ type Delivery struct {
 	// Open counts responses without an answer, OpenSince is when the oldest left.
 	Open      int       `json:"open,omitempty"`
 	OpenSince time.Time `json:"openSince,omitzero"`
-	// Lag is the time from the last response to its answer.
+	// Responses and Bytes were handed to the transport on this stream.
+	Responses int `json:"responses,omitempty"`
+	Bytes     int `json:"bytes,omitempty"`
+	// Lag is the time from the last response that was answered to its answer.
 	Lag     time.Duration `json:"lag,omitempty"`
 	Parked  []Parked      `json:"parked,omitempty"`
 	Waiting []Waiting     `json:"waiting,omitempty"`
@@ -66,12 +69,20 @@ type Waiting struct {
 // Stream is one connected proxy, as of now.
 type Stream struct {
 	Proxy
-	Number    uint64     `json:"stream"`
-	Kind      string     `json:"kind" doc:"delta or sotw"`
-	Connected time.Time  `json:"connected"`
-	Supported bool       `json:"supported" doc:"false for an Envoy older than the supported minors"`
-	Duplicate bool       `json:"duplicate,omitempty" doc:"another stream has the same node id"`
-	Delivery  []Delivery `json:"delivery"`
+	Number    uint64    `json:"stream"`
+	Kind      string    `json:"kind" doc:"delta or sotw"`
+	Connected time.Time `json:"connected"`
+	Supported bool      `json:"supported" doc:"false for an Envoy older than the supported minors"`
+	Duplicate bool      `json:"duplicate,omitempty" doc:"another stream has the same node id"`
+	// Waited is how long the stream waited to be admitted.
+	Waited time.Duration `json:"waited,omitempty" doc:"nanoseconds until it was admitted"`
+	// Changes counts the changes of its class that the stream took up, Coalesced those
+	// in whose place it took up a newer one.
+	Changes   uint64 `json:"changes" doc:"changes that it took up"`
+	Coalesced uint64 `json:"coalesced" doc:"changes in whose place it took up a newer one"`
+	// Unsent is since when a response cannot be handed to the transport.
+	Unsent   time.Time  `json:"unsentSince,omitzero" doc:"since when it takes nothing"`
+	Delivery []Delivery `json:"delivery"`
 }
 
 // RefusedStream is a stream that was not served.

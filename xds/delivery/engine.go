@@ -11,6 +11,8 @@ import (
 // Engine holds the newest table of every class and the memory of every proxy. It
 // is safe for concurrent use.
 type Engine struct {
+	changes atomic.Uint64
+
 	mu       sync.Mutex // guards what follows; never held across I/O
 	classes  map[Class]*classState
 	memories map[memoryKey]*Memory
@@ -55,16 +57,30 @@ func (r *Round) End() {
 
 type classState struct {
 	table   *Table // the newest
+	number  uint64 // of tables that there were
 	members map[Member]struct{}
 	feed    *Feed
 	telling bool // there was a round, and its pause is not over
 }
 
 // Feed is what the members of a class take up: the table of the last round.
-type Feed struct{ told atomic.Pointer[Table] }
+type Feed struct{ told atomic.Pointer[told] }
+
+type told struct {
+	table  *Table
+	number uint64
+}
 
 // Table is what to take up now; nil where the class has nothing any more.
-func (f *Feed) Table() *Table { return f.told.Load() }
+func (f *Feed) Table() *Table { return f.told.Load().table }
+
+// Numbered is Table, and how many tables of the class there were until then.
+func (f *Feed) Numbered() (*Table, uint64) {
+	now := f.told.Load()
+	return now.table, now.number
+}
+
+func (f *Feed) tell(s *classState) { f.told.Store(&told{s.table, s.number}) }
 
 // NewEngine returns an engine without tables.
 func NewEngine() *Engine {
@@ -78,6 +94,7 @@ func (e *Engine) class(c Class) *classState {
 	s := e.classes[c]
 	if s == nil {
 		s = &classState{members: map[Member]struct{}{}, feed: &Feed{}}
+		s.feed.tell(s)
 		e.classes[c] = s
 	}
 	return s
@@ -90,8 +107,13 @@ func (e *Engine) Publish(c Class, t *Table) {
 	defer e.mu.Unlock()
 	s := e.class(c)
 	s.table = t
+	s.number++
+	e.changes.Add(1)
 	e.tell(s)
 }
+
+// Changes counts the tables that were published.
+func (e *Engine) Changes() uint64 { return e.changes.Load() }
 
 // Drop forgets the table of a class; its streams are woken and find none.
 func (e *Engine) Drop(c Class) {
@@ -119,7 +141,7 @@ func (e *Engine) tell(s *classState) {
 // round begins a round, where there is anything to tell. mu is held.
 func (e *Engine) round(s *classState) {
 	s.telling = s.feed.Table() != s.table && len(s.members) > 0
-	s.feed.told.Store(s.table)
+	s.feed.tell(s)
 	if !s.telling {
 		return
 	}
@@ -170,7 +192,7 @@ func (e *Engine) Join(c Class, m Member) *Feed {
 	s := e.class(c)
 	s.members[m] = struct{}{}
 	if s.feed.Table() == nil { // the class came back, and a pause is not over
-		s.feed.told.Store(s.table)
+		s.feed.tell(s)
 	}
 	return s.feed
 }

@@ -221,6 +221,21 @@ func (m *Memory) release(p model.Parked) {
 	delete(m.parked, content{Type(p.Type), p.Name, p.Version})
 }
 
+// Parked counts what the connected proxies refused and would still be sent.
+func (e *Engine) Parked() (n int) {
+	e.mu.Lock()
+	memories := slices.Collect(maps.Values(e.memories))
+	e.mu.Unlock()
+	for _, m := range memories {
+		m.mu.Lock()
+		if m.streams > 0 {
+			n += len(m.parked)
+		}
+		m.mu.Unlock()
+	}
+	return n
+}
+
 // Parked lists what the proxy refused, by type and name.
 func (m *Memory) Parked() []model.Parked {
 	m.mu.Lock()

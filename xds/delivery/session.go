@@ -53,15 +53,6 @@ type Response struct {
 	Shared *Memo
 }
 
-// Size is about how many bytes it is on the wire.
-func (r Response) Size() int {
-	n := 0
-	for _, x := range r.Resources {
-		n += len(x.field)
-	}
-	return n
-}
-
 // Session is the protocol of one stream. Its methods are called by one
 // goroutine; it never blocks.
 type Session struct {
@@ -159,14 +150,15 @@ func (s *Session) releaseOld() {
 // Served tells whether a type is served.
 func Served(t Type) bool { return slices.Contains(Types, t) }
 
-// Request takes in what the proxy said about a type that is served.
-func (s *Session) Request(r Request, now time.Time) {
+// Request takes in what the proxy said about a type that is served. Where it answers a
+// response, lag is how long ago that one was opened.
+func (s *Session) Request(r Request, now time.Time) (lag time.Duration, answer bool) {
 	st := s.types.of(r.Type)
 	for _, other := range s.types {
 		other.dirty = other.dirty || other == st || !r.Type.everyTime() // an answer for one type can free another
 	}
 	first := !st.started
-	stale := s.settle(st, r, now)
+	answer, stale := s.settle(st, r, now)
 	if !s.client.Delta && !first {
 		s.memory.setOpen(st.typ, st.open)
 	}
@@ -176,12 +168,21 @@ func (s *Session) Request(r Request, now time.Time) {
 		s.subscribeSotW(st, r, first, stale)
 	}
 	st.started = true
+	return st.lag, answer
 }
 
-// settle takes an answer. It tells whether the nonce is not the newest one.
-func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
+// Sent notes that a response of a type was handed over, of so many bytes.
+func (s *Session) Sent(t Type, bytes int) {
+	st := s.types.of(t)
+	st.responses++
+	st.bytes += bytes
+}
+
+// settle takes an answer. It tells whether it is one, and whether the nonce is not the
+// newest one.
+func (s *Session) settle(st *state, r Request, now time.Time) (answer, stale bool) {
 	if r.Nonce == "" {
-		return len(st.open) > 0
+		return false, len(st.open) > 0
 	}
 	for i, o := range st.open {
 		if o.nonce != r.Nonce {
@@ -213,9 +214,9 @@ func (s *Session) settle(st *state, r Request, now time.Time) (stale bool) {
 			}
 			s.accepted(st, o)
 		}
-		return len(st.open) > 0
+		return true, len(st.open) > 0
 	}
-	return r.Nonce != st.newest
+	return false, r.Nonce != st.newest
 }
 
 func (s *Session) accepted(st *state, o *sent) {

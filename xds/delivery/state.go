@@ -63,7 +63,9 @@ type state struct {
 	retried map[content]bool  // parked content tried once more on this stream
 
 	base bool // what a state-of-the-world client came with is known
-	lag  time.Duration
+
+	lag              time.Duration // of the last answer
+	responses, bytes int           // handed over
 }
 
 // states are the types on one stream, in the order of Types.

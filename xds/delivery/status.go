@@ -19,7 +19,7 @@ func (s *Session) Deliveries() []model.Delivery {
 		}
 		d := model.Delivery{
 			Type: typ.Short(), Wildcard: st.all, Subscribed: st.names.len(), Sent: st.count,
-			Open: len(st.open), Lag: st.lag, Version: st.sum.version(),
+			Open: len(st.open), Responses: st.responses, Bytes: st.bytes, Lag: st.lag, Version: st.sum.version(),
 		}
 		d.AckedVersion, d.Acked = st.ackedVersion()
 		if len(st.open) > 0 {

@@ -132,6 +132,14 @@ func (t *Table) set(typ Type) *Set {
 // Get finds a resource; nil when it is not served.
 func (t *Table) Get(typ Type, name string) *Resource { return t.set(typ).get(name) }
 
+// Len is how many resources there are, of all types.
+func (t *Table) Len() (n int) {
+	for _, typ := range Types {
+		n += t.set(typ).resources.n
+	}
+	return n
+}
+
 // All yields the resources of a type in the order of their names.
 func (t *Table) All(typ Type) iter.Seq[*Resource] {
 	return func(yield func(*Resource) bool) {

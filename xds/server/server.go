@@ -9,7 +9,7 @@
 // A response that cannot be handed to gRPC for Stall ends the stream. gRPC takes
 // some of a stream that nobody reads, so that a proxy which reads nothing is
 // noticed by the response after that; one whose process stopped is noticed by
-// keepalive, after 40 s. Until then it costs what is open: one response of a type,
+// keepalive, after 30 s. Until then it costs what is open: one response of a type,
 // eight of clusters, and the set of resources that it has reached, which it shares.
 // Nobody else waits for it.
 package server
@@ -69,8 +69,11 @@ type Config struct {
 	// MaxStreams that are open at once; more are refused. Default 20000.
 	MaxStreams int
 	// Stall ends a stream whose bytes are not read for this long. Default 30s.
-	Stall   time.Duration
-	Metrics *Metrics
+	Stall time.Duration
+	// MaxAge is how old a connection becomes, a tenth more or less, before its proxy is
+	// asked to connect anew: where several servers stand behind one address, so does the
+	// fleet spread over one that is new. Default is for ever.
+	MaxAge time.Duration
 }
 
 const (
@@ -82,14 +85,17 @@ const (
 	maxNames          = 100_000 // in one request
 	refusedKept       = 10 * time.Minute
 	maxRefused        = 1000
-	maxWhy            = 2 << 10 // bytes of a refusal: clients bound their trailers
+	maxWhy            = 2 << 10     // bytes of a refusal: clients bound their trailers
+	ageGrace          = time.Second // that an old connection has to end by itself
 )
 
 // Server is the aggregated discovery service.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	cfg  Config
-	next atomic.Uint64
+	cfg       Config
+	next      atomic.Uint64
+	metrics   *metrics
+	admission admission
 
 	mu      sync.Mutex // guards what follows
 	streams map[uint64]*stream
@@ -107,7 +113,7 @@ func New(cfg Config) *Server {
 	}
 	cfg.MaxStreams = cmp.Or(cfg.MaxStreams, defaultMaxStreams)
 	cfg.Stall = cmp.Or(cfg.Stall, defaultStall)
-	return &Server{cfg: cfg, streams: map[uint64]*stream{}}
+	return &Server{cfg: cfg, streams: map[uint64]*stream{}, metrics: newMetrics(cfg.Engine), admission: newAdmission()}
 }
 
 // GRPC returns a gRPC server that serves s and gRPC's health service. Its
@@ -124,7 +130,10 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unaryGate),
 		grpc.ChainStreamInterceptor(s.streamGate),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionAge: s.cfg.MaxAge, MaxConnectionAgeGrace: ageGrace,
+		}),
 	}, opts...)...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
 	h := health.NewServer()
@@ -205,18 +214,21 @@ func (s *Server) add(st *stream) error {
 		go s.follow(s.none)
 	}
 	s.refused = slices.DeleteFunc(s.refused, func(r model.RefusedStream) bool { return r.Proxy.ID == st.proxy.ID }) // it is served now
-	s.cfg.Metrics.streams(len(s.streams))
+	s.metrics.streams.Set(float64(len(s.streams)))
 	return nil
 }
 
 func (s *Server) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.streams[st.id] == nil {
+		return
+	}
 	delete(s.streams, st.id)
 	if len(s.streams) == 0 {
 		close(s.none)
 	}
-	s.cfg.Metrics.streams(len(s.streams))
+	s.metrics.streams.Set(float64(len(s.streams)))
 }
 
 // follow has every stream look for its group when the Spec changed, while there are
@@ -261,7 +273,9 @@ func (s *Server) Streams(context.Context) []model.Stream {
 	out := make([]model.Stream, 0, len(all))
 	for _, st := range all {
 		p := model.Stream{Proxy: st.proxy, Number: st.id, Kind: kind(st.delta), Connected: st.connected, Supported: st.supported, Duplicate: ids[st.proxy.ID] > 1}
-		if st.look(func(x *delivery.Session) { p.Group, p.Delivery = st.class.Group, x.Deliveries() }) {
+		if st.look(func(x *delivery.Session) {
+			p.Group, p.Delivery, p.Waited, p.Changes, p.Coalesced, p.Unsent = st.class.Group, x.Deliveries(), st.waited, st.changes, st.coalesced, st.unsent
+		}) {
 			out = append(out, p)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/peer"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -33,17 +34,23 @@ type stream struct {
 	proxy     model.Proxy
 	supported bool
 	connected time.Time
+	waited    time.Duration // to be admitted
 
 	mu      sync.Mutex // guards what follows; never held while sending
 	class   delivery.Class
 	session *delivery.Session // nil before the first request and after the end
 	feed    *delivery.Feed
 	table   *delivery.Table // that the session has
+	number  uint64          // of that table in its class
 	queue   []delivery.Response
 	sending bool
+	unsent  time.Time   // since when it takes what is being sent
 	again   *time.Timer // steps though nothing happens
 	stall   *time.Timer // ends a stream that does not take what is sent
 	unknown map[delivery.Type]bool
+
+	changes, coalesced uint64 // tables that it took up, and those that it was spared
+	large              bool   // a large response was told of
 }
 
 var errEnded = errors.New("the client ended the stream")
@@ -140,17 +147,24 @@ func (st *stream) pump() bool {
 
 // refresh hands the session the newest table. mu is held.
 func (st *stream) refresh() error {
-	t := st.feed.Table()
+	t, number := st.feed.Numbered()
 	if t == nil { // the group went, and may be back
 		var err error
 		if t, err = st.join(st.class); err != nil {
 			return err
 		}
+		number = st.number
 	}
-	if t != st.table {
-		st.table = t
-		st.session.SetTable(t)
+	if t == st.table {
+		return nil
 	}
+	if newer := number - st.number; newer > 1 {
+		st.coalesced += newer - 1
+		st.server.metrics.coalesced.Add(float64(newer - 1))
+	}
+	st.table, st.number = t, number
+	st.changes++
+	st.session.SetTable(t)
 	return nil
 }
 
@@ -159,17 +173,14 @@ func (st *stream) send(round *delivery.Round) {
 	defer st.guard()
 	defer func() { round.End() }()
 	for {
-		next, band, ok := st.pop()
-		if !ok {
+		bytes, err := st.pop()
+		if bytes == nil && err == nil {
 			return
 		}
-		if n := next.Size(); band == translate.GRPC && n > grpcLimit {
-			st.end(refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", n, next.Type.Short(), grpcLimit))
-			return
+		if err == nil {
+			err = st.grpc.SendMsg(bytes)
+			st.stall.Stop()
 		}
-		st.server.cfg.Metrics.push(next.Type, len(next.Resources), len(next.Removed))
-		err := st.grpc.SendMsg(encoded(next, st.delta))
-		st.stall.Stop()
 		if err != nil {
 			st.end(err)
 			return
@@ -179,30 +190,63 @@ func (st *stream) send(round *delivery.Round) {
 	}
 }
 
-// pop takes what is sent next, from when on it may stall; false where nothing is owed.
-func (st *stream) pop() (next delivery.Response, band translate.Band, ok bool) {
+// pop encodes what is sent next, from when on it may stall; nil where nothing is owed.
+func (st *stream) pop() (mem.BufferSlice, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.unsent = time.Time{}
 	if !st.pump() {
 		st.sending = false
-		return next, 0, false
+		return nil, nil
 	}
-	next = st.queue[0]
+	next := st.queue[0]
 	st.queue = slices.Delete(st.queue, 0, 1)
+	bytes := encoded(next, st.delta)
+	n := bytes.Len()
+	if err := st.mayBeLarge(next.Type, n); err != nil {
+		return nil, err
+	}
+	st.server.metrics.push(next, n)
+	st.session.Sent(next.Type, n)
+	st.unsent = time.Now()
 	if st.stall == nil {
 		st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
 	} else {
 		st.stall.Reset(st.server.cfg.Stall)
 	}
-	return next, translate.Band(st.class.Band), true
+	return bytes, nil
+}
+
+const (
+	// grpcLimit is the largest message that gRPC's own clients receive, less what frames
+	// one.
+	grpcLimit = 4<<20 - 64<<10
+	// largeResponse is from where on a response is told of. Envoy takes larger ones, and
+	// is busy with them.
+	largeResponse = 4 << 20
+)
+
+// mayBeLarge tells once of a response that is large, and refuses one that the client
+// cannot take. mu is held.
+func (st *stream) mayBeLarge(t delivery.Type, bytes int) error {
+	if st.class.Band == int(translate.GRPC) && bytes > grpcLimit {
+		return refuse(codes.ResourceExhausted, "a response of %d bytes of %s is more than the %d that gRPC's own clients take: split the group, so that its listeners reach less", bytes, t.Short(), grpcLimit)
+	}
+	if bytes > largeResponse && !st.large {
+		st.large = true
+		st.server.cfg.Logger.Warn("large response", "proxy", st.proxy.ID, "type", t.Short(), "bytes", bytes, "kind", kind(st.delta))
+	}
+	return nil
 }
 
 func (st *stream) stalled() {
+	st.server.metrics.stalled.Inc()
 	st.end(refuse(codes.ResourceExhausted, "the proxy read nothing for %s; it is cut off so that it comes back", st.server.cfg.Stall))
 }
 
 // close ends what the stream has begun.
 func (st *stream) close() {
+	st.server.remove(st)
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for _, t := range []*time.Timer{st.again, st.stall} {
@@ -215,7 +259,6 @@ func (st *stream) close() {
 	}
 	s := st.server
 	s.cfg.Engine.Leave(st.class, st)
-	s.remove(st)
 	st.session.Close(time.Now())
 	st.session = nil
 	st.emit(model.Event{Kind: model.EventProxyGone, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
@@ -247,10 +290,14 @@ func (st *stream) take(m message) error {
 		return nil
 	}
 	if r.Refused != nil {
-		st.server.cfg.Metrics.refusal(r.Type)
+		st.server.metrics.types[r.Type].refused.Inc()
 		st.server.cfg.Logger.Warn("response refused by proxy", "proxy", st.proxy.ID, "type", r.Type.Short(), "nonce", r.Nonce, "err", *r.Refused)
 	}
-	if st.look(func(s *delivery.Session) { s.Request(r, time.Now()) }) {
+	if st.look(func(s *delivery.Session) {
+		if lag, answer := s.Request(r, time.Now()); answer {
+			st.server.metrics.types[r.Type].answered.Observe(lag.Seconds())
+		}
+	}) {
 		st.step()
 	}
 	return nil
@@ -294,10 +341,18 @@ func (st *stream) hello(ctx context.Context, m message) error {
 	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
 		band, st.supported = translate.GRPC, true
 	}
-	return st.begin(ctx, delivery.Class{Group: group, Band: int(band)})
+	if err := s.add(st); err != nil {
+		return err
+	}
+	class := delivery.Class{Group: group, Band: int(band)}
+	s.cfg.Publisher.Join(class)
+	if st.waited, err = s.admit(ctx, s.cfg.Engine.Table(class)); err != nil {
+		return err
+	}
+	return st.begin(ctx, class)
 }
 
-// begin lists the stream and starts its session.
+// begin starts the session of the stream.
 func (st *stream) begin(ctx context.Context, class delivery.Class) error {
 	s := st.server
 	st.mu.Lock()
@@ -309,10 +364,6 @@ func (st *stream) begin(ctx context.Context, class delivery.Class) error {
 	if err != nil {
 		return err
 	}
-	if err := s.add(st); err != nil {
-		s.cfg.Engine.Leave(class, st)
-		return err
-	}
 	memory := s.cfg.Engine.Memory(class.Group, st.proxy.ID, st.proxy.Version, time.Now())
 	client := delivery.Client{Delta: st.delta, Drain: st.drain(), Private: private(ctx), Follows: class.Band == int(translate.GRPC)}
 	st.class, st.table = class, table
@@ -321,10 +372,6 @@ func (st *stream) begin(ctx context.Context, class delivery.Class) error {
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	return nil
 }
-
-// grpcLimit is the largest message that gRPC's own clients receive, less what frames
-// one.
-const grpcLimit = 4<<20 - 64<<10
 
 // helloWait bounds the wait for a first request.
 const helloWait = 30 * time.Second
@@ -375,7 +422,8 @@ func (st *stream) groupOf() (string, error) {
 func (st *stream) join(c delivery.Class) (*delivery.Table, error) {
 	st.server.cfg.Publisher.Join(c)
 	st.feed = st.server.cfg.Engine.Join(c, st)
-	if t := st.feed.Table(); t != nil {
+	var t *delivery.Table
+	if t, st.number = st.feed.Numbered(); t != nil {
 		return t, nil
 	}
 	st.server.cfg.Engine.Leave(c, st)
