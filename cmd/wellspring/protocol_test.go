@@ -55,11 +55,11 @@ name: edge
 spec: {listeners: [edge]}
 `
 
-func newScene(t *testing.T, sotw bool) *scene {
+func newScene(t *testing.T, sotw bool, args ...string) *scene {
 	t.Helper()
 	_, err := envoytest.Find("")
 	proc.Need(t, err)
-	s := &scene{t: t, control: serve(t)}
+	s := &scene{t: t, control: serve(t, args...)}
 	if s.edge, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
@@ -422,4 +422,30 @@ func sentTypes(t *testing.T, addr string) (out []string) {
 		}
 	}
 	return out
+}
+
+// A real Envoy whose connection becomes old connects anew, again and again, loses no
+// request, and hears of changes on each.
+func TestRealConnectionAge(t *testing.T) {
+	for kind, sotw := range map[string]bool{"delta": false, "sotw": true} {
+		t.Run(kind, func(t *testing.T) {
+			s := newScene(t, sotw, "--xds-max-connection-age", "2s")
+			s.unharmed("connections of two seconds", func() {
+				number := s.stream("e").Number
+				for range 2 {
+					within(t, 10*time.Second, "a newer stream", func() string {
+						st := s.stream("e")
+						if st == nil || st.Number == number {
+							return fmt.Sprintf("%+v", st)
+						}
+						number = st.Number
+						return ""
+					})
+					s.settled()
+				}
+				s.control.apply(fmt.Sprintf(sceneDocuments, s.b.Addr, s.edge))
+				s.says("the change", 200, "b ")
+			})
+		})
+	}
 }
