@@ -27,9 +27,11 @@ import (
 // speaks HTTP/2 by its frames, and reads of a response its type, its nonce and the
 // marks in it.
 type fleet struct {
-	clientConfig
-	subscribe []byte // the request for all assignments
-	names     []byte // their names as each state-of-the-world request repeats them
+	address   string
+	tls       *tls.Config
+	sotw      bool
+	fullNode  bool   // each acknowledgement carries the node, as Envoy's did before 1.38
+	subscribe []byte // the names of all assignments, which each state-of-the-world request repeats
 	want      int    // how many assignments there are
 	marks     *marks
 
@@ -41,13 +43,6 @@ type fleet struct {
 	failed   chan error
 	wg       sync.WaitGroup
 	ended    atomic.Bool
-}
-
-type clientConfig struct {
-	address  string
-	tls      *tls.Config
-	sotw     bool
-	fullNode bool // each acknowledgement carries the node, as Envoy's did before 1.38
 }
 
 // marks are the changes of a cell: when each was made, and who has it.
@@ -134,9 +129,12 @@ func nodeOf(id int, full bool) []byte {
 	return b
 }
 
-// connect opens n streams and waits until each has everything.
-func (f *fleet) connect(n int) error {
-	f.failed = make(chan error, 1)
+// connect opens n streams of proxies that are numbered from a number on, and waits
+// until each has everything.
+func (f *fleet) connect(from, n int) error {
+	f.failed, f.streams = make(chan error, 1), nil
+	f.synced.Store(0)
+	f.ended.Store(false)
 	dial := make(chan int)
 	var dialling sync.WaitGroup
 	for range 8 {
@@ -148,13 +146,12 @@ func (f *fleet) connect(n int) error {
 			}
 		})
 	}
-	from := len(f.streams)
 	for id := range n {
 		dial <- from + id
 	}
 	close(dial)
 	dialling.Wait()
-	return f.until("every stream has everything", func() bool { return f.synced.Load() >= int64(from+n) })
+	return f.until("every stream has everything", func() bool { return f.synced.Load() >= int64(n) })
 }
 
 func (f *fleet) fail(err error) {
@@ -411,7 +408,7 @@ func (s *stream) message(b []byte) error {
 		node = s.node
 	}
 	if s.sotw && !clusters {
-		names = s.names
+		names = s.subscribe
 	}
 	t := delivery.Assignments
 	if clusters {
@@ -443,6 +440,9 @@ func (f *fleet) stop(n int) {
 
 // close ends all streams.
 func (f *fleet) close() {
+	if f == nil {
+		return
+	}
 	f.ended.Store(true)
 	for _, s := range f.streams {
 		if s.pause != nil {

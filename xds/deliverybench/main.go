@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,11 +24,12 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 4 && args[0] == "serve" {
-		return servePeer(args[1], args[2], args[3] == "true")
+	if len(args) == 3 && args[0] == "serve" {
+		return servePeer(args[1], args[2])
 	}
 	flags := flag.NewFlagSet("deliverybench", flag.ContinueOnError)
 	binary := flags.String("wellspring", "bin/wellspring", "the program that is measured")
+	only := flags.String("only", "", "only groups whose first cell contains this")
 	quick := flags.Bool("quick", false, "only what the targets need, in four minutes")
 	out := flags.String("out", "", "file for the results as JSON")
 	profile := flags.String("profile", "", "file for a CPU profile of wellspring serve in the main cell")
@@ -50,20 +52,23 @@ func run(args []string) error {
 		return err
 	}
 	b := &bench{binary: path, dir: dir}
-	plan := quickCells
-	if !*quick {
-		plan = append(plan, moreCells...)
+	if b.keys, err = newKeys(dir); err != nil {
+		return err
 	}
-	for _, c := range plan {
-		if c.Server == "wellspring" && c.is(mainCell) {
-			c.Profile = *profile
+	plan := quickPlan
+	if !*quick {
+		plan = append(plan, morePlan...)
+	}
+	for _, cells := range plan {
+		if !strings.Contains(cells[0].String(), *only) {
+			continue
 		}
-		fmt.Fprintf(os.Stderr, "%s …\n", c)
-		r, err := b.run(c)
-		if err != nil {
+		if cells[0].is(mainCell) {
+			cells[0].Profiled = *profile
+		}
+		if err := b.together(cells...); err != nil {
 			return err
 		}
-		b.results = append(b.results, r)
 	}
 	if b.setter, err = setter(10_000, 1000); err != nil {
 		return err

@@ -21,7 +21,6 @@ import (
 
 // target is a server process of a cell, on a core of its own.
 type target struct {
-	kind     string
 	cmd      *exec.Cmd
 	address  string
 	in       io.WriteCloser // of a peer
@@ -54,12 +53,16 @@ func start(cmd *exec.Cmd) error {
 }
 
 // startPeer starts one of the servers to compare with.
-func startPeer(kind, dir string, sotw bool) (*target, error) {
+func startPeer(dir string, c cell) (*target, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	t := &target{kind: kind, cmd: exec.Command(self, "serve", kind, dir, strconv.FormatBool(sotw))}
+	form, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{cmd: exec.Command(self, "serve", dir, string(form))} //nolint:gosec // itself
 	t.cmd.Stderr = os.Stderr
 	if t.in, err = t.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -78,18 +81,22 @@ func startPeer(kind, dir string, sotw bool) (*target, error) {
 }
 
 // startReal starts wellspring serve with the documents of a cell.
-func startReal(binary, dir string, c cell) (*target, error) {
+func startReal(binary, dir string, c cell, k *keys) (*target, error) {
 	r, err := newRegistry(c.Endpoints)
 	if err != nil {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
 	config := filepath.Join(dir, "wellspring.yaml")
-	text := fmt.Sprintf("dataDir: %s\nxds: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, r.address)
+	xds := "listen: '127.0.0.1:0'"
+	if c.TLS {
+		xds += fmt.Sprintf(", tls: {cert: '%s', key: '%s'}", k.cert(), k.key())
+	}
+	text := fmt.Sprintf("dataDir: %s\nxds: {%s}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, xds, r.address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	t := &target{kind: "wellspring", cmd: exec.Command(binary, "serve", "-c", config), registry: r, moving: c.moving()}
+	t := &target{cmd: exec.Command(binary, "serve", "-c", config), registry: r, moving: c.moving()}
 	t.cmd.Stderr = os.Stderr
 	if err := start(t.cmd); err != nil {
 		return nil, err
@@ -135,6 +142,19 @@ func (t *target) flip(i int, window time.Duration) error {
 	}
 	_, err := fmt.Fprintf(t.in, "flip %d\n", i)
 	return err
+}
+
+// profile takes a profile of the real server while it is loaded.
+func (t *target) profile(file string) error {
+	if t.admin == "" {
+		return nil
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }()
+	return get("http://"+t.admin+"/debug/pprof/profile?seconds=2", out)
 }
 
 // stats asks the server after a collection of its garbage.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that is wrapped
 	"google.golang.org/grpc/mem"
@@ -65,15 +66,18 @@ func (m *images) image(request []byte, sent *[2]bool) []byte {
 // what any server on gRPC costs at least.
 type rawGRPC struct {
 	*images
+	creds credentials.TransportCredentials
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	mu      sync.Mutex
-	streams []grpc.ServerStream
+	streams map[grpc.ServerStream]bool
 }
 
-func newRawGRPC(c content, isSotW bool) *rawGRPC { return &rawGRPC{images: newImages(c, isSotW)} }
+func newRawGRPC(c content, isSotW bool, creds credentials.TransportCredentials) *rawGRPC {
+	return &rawGRPC{images: newImages(c, isSotW), creds: creds, streams: map[grpc.ServerStream]bool{}}
+}
 
 func (r *rawGRPC) serve(l net.Listener) error {
-	g := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(64<<20))
+	g := grpc.NewServer(grpc.Creds(r.creds), grpc.ForceServerCodecV2(rawCodec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(64<<20))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, r)
 	return g.Serve(l)
 }
@@ -90,8 +94,13 @@ func (r *rawGRPC) stream(s grpc.ServerStream) error {
 	var sent [2]bool
 	var request raw
 	r.mu.Lock()
-	r.streams = append(r.streams, s)
+	r.streams[s] = true
 	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.streams, s)
+	}()
 	for {
 		request.look = !sent[1]
 		if err := s.RecvMsg(&request); err != nil {
@@ -112,7 +121,7 @@ func (r *rawGRPC) flips(marks []int) {
 	b := mem.BufferSlice{mem.SliceBuffer(r.change(marks...))}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range r.streams {
+	for s := range r.streams {
 		_ = s.SendMsg(b)
 	}
 }
@@ -147,10 +156,10 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 type h2Raw struct {
 	*images
 	mu    sync.Mutex
-	conns []net.Conn
+	conns map[net.Conn]bool
 }
 
-func newH2Raw(c content) *h2Raw { return &h2Raw{images: newImages(c, false)} }
+func newH2Raw(c content) *h2Raw { return &h2Raw{images: newImages(c, false), conns: map[net.Conn]bool{}} }
 
 func (h *h2Raw) serve(l net.Listener) error {
 	for {
@@ -177,6 +186,12 @@ func framed(message []byte) []byte {
 }
 
 func (h *h2Raw) conn(c net.Conn) error {
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.conns, c)
+		_ = c.Close()
+	}()
 	in := bufio.NewReaderSize(c, 4<<10)
 	if _, err := io.ReadFull(in, make([]byte, len(http2.ClientPreface))); err != nil {
 		return err
@@ -208,7 +223,7 @@ func (h *h2Raw) conn(c net.Conn) error {
 			_ = e.WriteField(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
 			err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
 			h.mu.Lock()
-			h.conns = append(h.conns, c)
+			h.conns[c] = true
 			h.mu.Unlock()
 		case *http2.DataFrame:
 			if sent[1] {
@@ -232,7 +247,7 @@ func (h *h2Raw) flips(marks []int) {
 	b := framed(h.change(marks...))
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, c := range h.conns {
+	for c := range h.conns {
 		_, _ = c.Write(b)
 	}
 }

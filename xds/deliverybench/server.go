@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // peer is a server to compare with. flip changes the next moving assignment to a
@@ -41,15 +45,26 @@ func readStats() stats {
 
 // servePeer runs one of the peers: it prints its address, and takes commands from
 // its input, "flip N", "flip N WINDOW" and "stats".
-func servePeer(kind, dir string, isSotW bool) error {
+func servePeer(dir, form string) error {
+	var of cell
+	if err := json.Unmarshal([]byte(form), &of); err != nil {
+		return err
+	}
 	c, err := load(dir)
 	if err != nil {
 		return err
 	}
+	creds := insecure.NewCredentials()
+	if of.TLS {
+		k := &keys{dir: filepath.Dir(dir)}
+		if creds, err = credentials.NewServerTLSFromFile(k.cert(), k.key()); err != nil {
+			return err
+		}
+	}
 	var p peer
-	switch kind {
+	switch of.Server {
 	case "rawgrpc":
-		p = newRawGRPC(c, isSotW)
+		p = newRawGRPC(c, of.SotW, creds)
 	case "h2raw":
 		p = newH2Raw(c)
 	case "linear":
@@ -57,7 +72,7 @@ func servePeer(kind, dir string, isSotW bool) error {
 	case "snapshot":
 		p = newSnapshot(c)
 	default:
-		return fmt.Errorf("no server is named %q", kind)
+		return fmt.Errorf("no server is named %q", of.Server)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
