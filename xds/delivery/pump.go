@@ -462,7 +462,7 @@ func (s *Session) open(st *state, resources []*Resource, removed []string, now t
 		step = nil // it has begun before
 	}
 	version := st.version(step)
-	split := s.client.Delta && st.typ != Listeners // an address may go from one to another
+	split := s.client.Delta && st.typ != Listeners && (step == nil || step.size > maxDelta) // an address may go from one to another
 	for part := 0; part == 0 || len(resources) > 0; part++ {
 		n := len(resources)
 		if split {

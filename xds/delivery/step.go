@@ -16,6 +16,7 @@ type step struct {
 	was       []*Resource // what they were
 	missing   []string    // names that are subscribed to and not in the set, where nothing was reached before
 	apart     bool        // names must be looked at one by one: something goes, or is not for everybody
+	size      int         // bytes of the resources
 	change    sum         // of the versions
 	added     int         // names
 	sum       sum         // of the first stream that went it
@@ -114,6 +115,7 @@ func (p *step) add(m move) {
 		p.change = p.change.minus(m.was.sum)
 	}
 	p.change = p.change.plus(m.is.sum)
+	p.size += len(m.is.field)
 	p.resources, p.was = append(p.resources, m.is), append(p.was, m.was)
 }
 

@@ -225,7 +225,7 @@ func encoded(r delivery.Response, delta bool) mem.BufferSlice {
 	if r.Shared == nil {
 		return withNonce(r.Nonce, content(r, delta))
 	}
-	return withNonce(r.Nonce, r.Shared.Get(func() any { return content(r, delta) }).(mem.BufferSlice))
+	return withNonce(r.Nonce, r.Shared.Get(func() any { return image(content(r, delta)) }).(mem.BufferSlice))
 }
 
 // withNonce is a response with its nonce, made at once.
@@ -233,7 +233,7 @@ func withNonce(nonce string, rest mem.BufferSlice) mem.BufferSlice {
 	own := &struct {
 		room  [24]byte
 		part  mem.SliceBuffer
-		parts [3]mem.Buffer
+		parts [2]mem.Buffer
 	}{}
 	own.part = appendText(own.room[:0], outNonce, nonce)
 	return append(append(own.parts[:0], &own.part), rest...)
@@ -260,4 +260,10 @@ func content(r delivery.Response, delta bool) mem.BufferSlice {
 		out[i] = &parts[i] // the value itself would be copied, each for itself
 	}
 	return out
+}
+
+// image is content in one piece: gRPC walks all pieces several times for each stream.
+func image(content mem.BufferSlice) mem.BufferSlice {
+	whole := mem.SliceBuffer(content.Materialize())
+	return mem.BufferSlice{&whole}
 }
