@@ -19,9 +19,9 @@ func (u *Upstream) Select(name string, svc *model.Service) ([]model.Endpoint, []
 	if svc == nil {
 		return nil, nil
 	}
-	var out []model.Endpoint
+	out := make([]model.Endpoint, 0, len(svc.Endpoints))
 	var problems []model.Problem
-	first := map[string]string{} // address → id
+	first := make(map[string]string, len(svc.Endpoints)) // address → id
 	for _, e := range svc.Endpoints {
 		if !u.wants(e) {
 			continue

@@ -27,16 +27,27 @@ func TestOneInFlight(t *testing.T) {
 		p.start()
 		// 1. a change is sent
 		p.update(table(with(shop(), assignment("a@1", "2"))...))
+		p.waits(false)
 		r := p.only()
 		// 2. two more wait for its answer
 		p.update(table(with(shop(), assignment("a@1", "3"))...))
 		p.silent()
 		p.update(table(with(shop(), assignment("a@1", "4"), assignment("b@1", "2"))...))
 		p.silent()
+		p.waits(true)
 		// 3. and then go as one
 		p.ack(r)
 		p.want(p.settle(), "assignments[a@1=4 b@1=2]")
+		p.waits(false)
 	})
+}
+
+// waits tells whether something goes when an answer comes.
+func (p *peer) waits(want bool) {
+	p.t.Helper()
+	if got := p.s.Waits(); got != want {
+		p.t.Errorf("something waits for an answer: %v", got)
+	}
 }
 
 // Envoy withholds cluster answers while any cluster warms: the next response

@@ -35,16 +35,25 @@ type Member interface {
 	Wake(*Round)
 }
 
-// Round is one telling of all members of a class. nil counts nothing.
+// Round is one telling of members of a class. nil counts nothing.
 type Round struct {
-	sending atomic.Int64
-	over    chan struct{} // receives when nothing is being sent any more
+	sending    atomic.Int64
+	over       chan struct{} // receives when nothing is being sent any more
+	sent, busy int           // members that sent, and that could not
 }
 
-// Begin notes that a member sends.
+// Begin notes that a member sends. It is called in Wake, as is Busy.
 func (r *Round) Begin() {
 	if r != nil {
 		r.sending.Add(1)
+		r.sent++
+	}
+}
+
+// Busy notes that a member takes up the table when what it sent before is taken.
+func (r *Round) Busy() {
+	if r != nil {
+		r.busy++
 	}
 }
 
@@ -60,7 +69,8 @@ type classState struct {
 	number  uint64 // of tables that there were
 	members map[Member]struct{}
 	feed    *Feed
-	telling bool // there was a round, and its pause is not over
+	telling bool          // there was a round, and its pause is not over
+	took    time.Duration // the last round
 }
 
 // Feed is what the members of a class take up: the table of the last round.
@@ -145,14 +155,33 @@ func (e *Engine) round(s *classState) {
 	if !s.telling {
 		return
 	}
-	members := slices.Collect(maps.Keys(s.members))
+	members := slices.AppendSeq(make([]Member, 0, len(s.members)), maps.Keys(s.members))
 	go func() {
-		time.AfterFunc(wake(members)*3/2, func() {
+		took, measured := wake(members)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		time.AfterFunc(s.pause(took, measured), func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.round(s)
 		})
 	}()
+}
+
+// pause is how long after a round the next one begins: half as long again as the fleet
+// takes. A round that was held up once by what else the machine does is no measure of
+// that: of two the shorter one counts. Nor is one that met a fleet which is still busy;
+// that is left alone for as long as a round and its pause. mu is held.
+func (s *classState) pause(took time.Duration, measured bool) time.Duration {
+	last := s.took
+	if !measured && last > 0 {
+		return last * 5 / 2
+	}
+	s.took = took
+	if last > 0 {
+		took = min(took, last)
+	}
+	return took * 3 / 2
 }
 
 // batch is how many members are woken at once: those of a whole fleet would stand in
@@ -164,17 +193,20 @@ const batch = 64
 const batchWait = 20 * time.Millisecond
 
 // wake wakes members and returns how long it took until each has handed over what it
-// sent.
-func wake(members []Member) time.Duration {
+// sent; what those will take that are busy is reckoned by the others. It is no measure of the
+// fleet where most are busy.
+func wake(members []Member) (took time.Duration, measured bool) {
 	began := time.Now()
 	limit := time.NewTimer(batchWait)
 	defer limit.Stop()
+	sent, busy := 0, 0
 	for some := range slices.Chunk(members, batch) {
 		r := &Round{over: make(chan struct{}, 1)}
-		r.Begin()
+		r.sending.Add(1)
 		for _, m := range some {
 			m.Wake(r)
 		}
+		sent, busy = sent+r.sent, busy+r.busy
 		r.End()
 		limit.Reset(batchWait)
 		select {
@@ -182,7 +214,11 @@ func wake(members []Member) time.Duration {
 		case <-limit.C:
 		}
 	}
-	return time.Since(began)
+	took = time.Since(began)
+	if sent >= busy {
+		return took * time.Duration(sent+busy) / time.Duration(max(1, sent)), true
+	}
+	return took, false
 }
 
 // Join makes a stream a member of a class, and returns what it takes up.

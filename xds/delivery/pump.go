@@ -46,6 +46,11 @@ func (s *Session) Pump(now time.Time) (out []Response, again time.Time) {
 	return s.out, again
 }
 
+// Waits tells whether something may be owed that goes when an answer comes.
+func (s *Session) Waits() bool {
+	return slices.ContainsFunc(s.types[:], func(st *state) bool { return st.dirty && len(st.open) > 0 })
+}
+
 // mayOpen tells whether another response of the type may be opened now, or when
 // to ask again.
 func (s *Session) mayOpen(st *state, now time.Time) (time.Time, bool) {
@@ -469,7 +474,11 @@ func (s *Session) open(st *state, resources []*Resource, removed []string, now t
 			n = fitting(resources)
 		}
 		s.nonce++
-		o := &sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, part: part, flight: step, resources: resources[:n:n], version: version}
+		o := st.spare
+		if st.spare = nil; o == nil {
+			o = &sent{}
+		}
+		*o = sent{nonce: strconv.FormatUint(s.nonce, 10), at: now, part: part, flight: step, resources: resources[:n:n], version: version}
 		r := Response{Type: st.typ, Nonce: o.nonce, Version: version, Resources: o.resources}
 		if step != nil {
 			step.left++

@@ -110,3 +110,73 @@ func TestClassThatCameBack(t *testing.T) {
 		time.Sleep(time.Second)
 	})
 }
+
+// The pause after a round goes by what the fleet takes: not by a round that was held up
+// once, and not by one that found most of it busy.
+func TestPause(t *testing.T) {
+	ms := time.Millisecond
+	s := &classState{}
+	for i, x := range []struct {
+		took     time.Duration
+		measured bool
+		want     time.Duration
+	}{
+		{1 * ms, false, 1500 * time.Microsecond}, // nothing else is known
+		{20 * ms, true, 1500 * time.Microsecond},
+		{20 * ms, true, 30 * ms},
+		{100 * ms, true, 30 * ms}, // held up once
+		{100 * ms, true, 150 * ms},
+		{40 * ms, true, 60 * ms},
+		{1 * ms, false, 100 * ms}, // busy: as long as a round and its pause
+		{1 * ms, false, 100 * ms},
+		{40 * ms, true, 60 * ms},
+	} {
+		if got := s.pause(x.took, x.measured); got != x.want {
+			t.Errorf("%d: the pause after %s is %s, want %s", i, x.took, got, x.want)
+		}
+	}
+}
+
+// answering is a member that sends, is busy, or has nothing to do.
+type answering struct {
+	sends, busy bool
+	takes       time.Duration
+}
+
+func (a *answering) Wake(r *Round) {
+	switch {
+	case a.busy:
+		r.Busy()
+	case a.sends:
+		r.Begin()
+		time.AfterFunc(a.takes, r.End)
+	}
+}
+
+// What a round took is reckoned for those too that were busy; it says nothing where
+// most were.
+func TestRoundIsMeasured(t *testing.T) {
+	for what, c := range map[string]struct {
+		sends, busy, idle int
+		want              time.Duration
+		measured          bool
+	}{
+		"all send":          {4, 0, 0, 4 * time.Millisecond, true},
+		"idle do not count": {4, 0, 100, 4 * time.Millisecond, true},
+		"some are busy":     {4, 2, 0, 6 * time.Millisecond, true},
+		"most are busy":     {4, 5, 0, 4 * time.Millisecond, false},
+		"all are idle":      {0, 0, 9, 0, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var members []Member
+				for i := range c.sends + c.busy + c.idle {
+					members = append(members, &answering{sends: i < c.sends, busy: i >= c.sends && i < c.sends+c.busy, takes: 4 * time.Millisecond})
+				}
+				if took, measured := wake(members); took != c.want || measured != c.measured {
+					t.Errorf("took %s (%v), want %s (%v)", took, measured, c.want, c.measured)
+				}
+			})
+		})
+	}
+}

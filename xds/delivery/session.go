@@ -213,6 +213,10 @@ func (s *Session) settle(st *state, r Request, now time.Time) (answer, stale boo
 				}
 			}
 			s.accepted(st, o)
+			if st.flight == nil { // none of its parts is kept
+				*o, st.flying = sent{}, flight{}
+				st.spare = o
+			}
 		}
 		return true, len(st.open) > 0
 	}

@@ -52,6 +52,7 @@ type state struct {
 
 	owed     bool    // a response is due though nothing differs
 	open     []*sent // oldest first
+	spare    *sent   // one that is over, for the next
 	newest   string  // nonce of the newest response
 	accepted int     // responses that were accepted on this stream
 	dirty    bool

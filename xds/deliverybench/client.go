@@ -33,6 +33,7 @@ type fleet struct {
 	fullNode  bool   // each acknowledgement carries the node, as Envoy's did before 1.38
 	subscribe []byte // the names of all assignments, which each state-of-the-world request repeats
 	want      int    // how many assignments there are
+	moving    int    // services that have marks
 	marks     *marks
 
 	mu       sync.Mutex
@@ -63,8 +64,9 @@ func newMarks(n, streams int) *marks {
 
 func (m *marks) make(i int) { m.made[i].Store(time.Now().UnixNano()) }
 
-// arrived notes the marks of a response.
-func (m *marks) arrived(message []byte, counts bool) {
+// arrived notes the marks of a response, and those that they took the place of: a
+// service has one mark, its newest. has is what the stream has of each service.
+func (m *marks) arrived(message []byte, has []int) {
 	now := time.Now().UnixNano()
 	for {
 		at := bytes.Index(message, markPrefix)
@@ -76,12 +78,16 @@ func (m *marks) arrived(message []byte, counts bool) {
 		if err != nil || i == 0 || i >= len(m.made) {
 			continue
 		}
-		if made := m.made[i].Load(); made != 0 && counts {
-			m.late.add(time.Duration(now - made))
-			if m.left[i].Add(-1) == 0 {
-				m.done <- i
+		service := i % len(has)
+		for one := has[service] + len(has); one <= i; one += len(has) {
+			if made := m.made[one].Load(); made != 0 {
+				m.late.add(time.Duration(now - made))
+				if m.left[one].Add(-1) == 0 {
+					m.done <- one
+				}
 			}
 		}
+		has[service] = max(has[service], i)
 	}
 }
 
@@ -101,7 +107,7 @@ type stream struct {
 	got              int
 	pause            chan struct{} // stops reading until it is closed
 	paused           atomic.Bool
-	silent           bool // its marks do not count
+	has              []int // the newest mark of each service
 }
 
 const (
@@ -187,7 +193,10 @@ func (f *fleet) open(id int) error {
 	if f.tls != nil {
 		conn = tls.Client(conn, f.tls)
 	}
-	s := &stream{fleet: f, id: id, conn: conn, framer: http2.NewFramer(conn, conn), window: 65535, ofStream: 65535}
+	s := &stream{fleet: f, id: id, conn: conn, framer: http2.NewFramer(conn, conn), window: 65535, ofStream: 65535, has: make([]int, f.moving)}
+	for i := range s.has { // no change has its number, so that each is the first of its service
+		s.has[i] = i - f.moving
+	}
 	s.framer.SetReuseFrames()
 	s.framer.SetMaxReadFrameSize(1 << 20)
 	s.node = nodeOf(id, f.fullNode)
@@ -400,8 +409,8 @@ func (s *stream) message(b []byte) error {
 	}
 	clusters := string(typ) == string(delivery.Clusters)
 	s.messages.Add(1)
-	if !clusters && s.marks != nil {
-		s.marks.arrived(b, !s.silent)
+	if !clusters && s.marks != nil && s.pause == nil {
+		s.marks.arrived(b, s.has)
 	}
 	var node, names []byte
 	if s.fullNode {
@@ -433,7 +442,7 @@ func (s *stream) message(b []byte) error {
 // stop makes the first n streams read nothing more.
 func (f *fleet) stop(n int) {
 	for _, s := range f.streams[:n] {
-		s.pause, s.silent = make(chan struct{}), true
+		s.pause = make(chan struct{})
 		s.paused.Store(true)
 	}
 }

@@ -159,7 +159,9 @@ type h2Raw struct {
 	conns map[net.Conn]bool
 }
 
-func newH2Raw(c content) *h2Raw { return &h2Raw{images: newImages(c, false), conns: map[net.Conn]bool{}} }
+func newH2Raw(c content) *h2Raw {
+	return &h2Raw{images: newImages(c, false), conns: map[net.Conn]bool{}}
+}
 
 func (h *h2Raw) serve(l net.Listener) error {
 	for {

@@ -18,14 +18,14 @@ var mainCell = cell{Clusters: 1000, Endpoints: 10, Streams: 1000}
 // streams that connect to SnapshotCache 90.
 var quickPlan = [][]cell{
 	{
-		{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Colds: 3, Turns: 5, Pushes: 10, Storms: 3, Changes: 400},
-		{Server: "rawgrpc", Clusters: 1000, Endpoints: 10, Streams: 1000, Colds: 3, Turns: 5, Pushes: 10, Storms: 3, Changes: 400},
+		{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 1000, Colds: 3, Turns: 5, Pushes: 10, Storms: 3, Changes: 300},
+		{Server: "rawgrpc", Clusters: 1000, Endpoints: 10, Streams: 1000, Colds: 3, Turns: 5, Pushes: 10, Storms: 3, Changes: 300},
 		{Server: "h2raw", Clusters: 1000, Endpoints: 10, Streams: 1000, Turns: 5, Pushes: 10},
 	},
 	{
-		{Server: "wellspring", Clusters: 100, Endpoints: 10, Streams: 100, Turns: 7, Pushes: 20},
-		{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 100, Turns: 7, Pushes: 20},
-		{Server: "wellspring", Clusters: 10_000, Endpoints: 10, Streams: 100, Turns: 7, Pushes: 20},
+		{Server: "wellspring", Clusters: 100, Endpoints: 10, Streams: 100, Turns: 5, Pushes: 20},
+		{Server: "wellspring", Clusters: 1000, Endpoints: 10, Streams: 100, Turns: 5, Pushes: 20},
+		{Server: "wellspring", Clusters: 10_000, Endpoints: 10, Streams: 100, Turns: 5, Pushes: 20},
 	},
 	{{Server: "linear", Clusters: 1000, Endpoints: 10, Streams: 1000, Turns: 1, Pushes: 5}},
 	{{Server: "snapshot", Clusters: 1000, Endpoints: 10, Streams: 1000, Turns: 1, Pushes: 5}},

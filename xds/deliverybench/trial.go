@@ -46,7 +46,7 @@ func (b *bench) together(cells ...cell) error {
 		}
 	}()
 	for _, c := range cells {
-		fmt.Fprintf(os.Stderr, "%s %s …\n", time.Now().Format("04:05"), c)
+		fmt.Fprintf(os.Stderr, "%s …\n", c)
 		r, err := b.start(c)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c, err)
@@ -63,7 +63,6 @@ func (b *bench) together(cells ...cell) error {
 		{func(c cell) int { return min(1, c.Turns) }, (*trial).pushedAll},
 		{func(c cell) int { return c.Storms }, (*trial).storm},
 	} {
-		began := time.Now()
 		for turn, more := 0, true; more; turn++ {
 			more = false
 			for _, r := range trials {
@@ -76,7 +75,6 @@ func (b *bench) together(cells ...cell) error {
 				}
 			}
 		}
-		fmt.Fprintln(os.Stderr, "phase", time.Since(began))
 	}
 	busyThen, stolenThen := machine()
 	for _, r := range trials {
@@ -120,7 +118,7 @@ func (b *bench) meet(r *trial) error {
 		return err
 	}
 	names := content.names()
-	r.f = &fleet{address: r.t.address, sotw: r.SotW, fullNode: r.FullNode, subscribe: subscriptions(names), want: len(names)}
+	r.f = &fleet{address: r.t.address, sotw: r.SotW, fullNode: r.FullNode, subscribe: subscriptions(names), want: len(names), moving: r.moving()}
 	if r.TLS {
 		r.f.tls = b.keys.client()
 	}

@@ -112,6 +112,9 @@ func (st *stream) Wake(round *delivery.Round) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.sending || !st.pump() {
+		if st.sending || st.session != nil && st.session.Waits() {
+			round.Busy()
+		}
 		return
 	}
 	st.sending = true
@@ -246,9 +249,9 @@ func (st *stream) stalled() {
 
 // close ends what the stream has begun.
 func (st *stream) close() {
-	st.server.remove(st)
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.server.remove(st)
 	for _, t := range []*time.Timer{st.again, st.stall} {
 		if t != nil {
 			t.Stop()
@@ -341,7 +344,7 @@ func (st *stream) hello(ctx context.Context, m message) error {
 	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
 		band, st.supported = translate.GRPC, true
 	}
-	if err := s.add(st); err != nil {
+	if err := st.list(ctx); err != nil {
 		return err
 	}
 	class := delivery.Class{Group: group, Band: int(band)}
@@ -350,6 +353,16 @@ func (st *stream) hello(ctx context.Context, m message) error {
 		return err
 	}
 	return st.begin(ctx, class)
+}
+
+// list makes the stream one of the server's, where it has not ended.
+func (st *stream) list(ctx context.Context) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return st.server.add(st)
 }
 
 // begin starts the session of the stream.
