@@ -143,6 +143,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	}
 	log.Info("serving", "xds", addressOf(xdsListener), "admin", addressOf(adminListener), "data", c.DataDir, "revision", st.State().Revision)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { collectLess(ctx); return nil })
 	g.Go(func() error { return catalog.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
 	g.Go(func() error {

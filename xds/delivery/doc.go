@@ -29,7 +29,7 @@
 // follow a change; it is the same on every replica.
 //
 // A fleet is told in rounds: the first change after quiet goes at once, and while
-// changes follow each other those of a pause go together, which is half as long again
+// changes follow each other those of a pause go together, which is twice as long
 // as the fleet takes. Streams go from round to round, which is why they go the same steps.
 //
 // Rules, and where they come from:

@@ -138,7 +138,7 @@ func (e *Engine) Drop(c Class) {
 
 // tell has the members of a class take up its newest table. The first change after
 // quiet leaves at once. While one follows the other, what happens in a pause after
-// each round goes together in the next; the pause is half as long again as the round
+// each round goes together in the next; the pause is twice as long as the round
 // was, so that a fleet that takes long to tell is told less often, of more. A member that
 // was busy in a round takes up the table of that round when it can, and so all go the
 // same way. mu is held.
@@ -168,20 +168,20 @@ func (e *Engine) round(s *classState) {
 	}()
 }
 
-// pause is how long after a round the next one begins: half as long again as the fleet
+// pause is how long after a round the next one begins: twice as long as the fleet
 // takes. A round that was held up once by what else the machine does is no measure of
 // that: of two the shorter one counts. Nor is one that met a fleet which is still busy;
 // that is left alone for as long as a round and its pause. mu is held.
 func (s *classState) pause(took time.Duration, measured bool) time.Duration {
 	last := s.took
 	if !measured && last > 0 {
-		return last * 5 / 2
+		return last * 3
 	}
 	s.took = took
 	if last > 0 {
 		took = min(took, last)
 	}
-	return took * 3 / 2
+	return took * 2
 }
 
 // batch is how many members are woken at once: those of a whole fleet would stand in

@@ -33,7 +33,7 @@ func (h *hearer) Wake(r *Round) {
 }
 
 // The first change after quiet leaves at once; what changes during a round and the
-// pause after it goes together in the next; the pause is half as long again as the fleet takes.
+// pause after it goes together in the next; the pause is twice as long as the fleet takes.
 // A member that takes nothing holds up nobody for long.
 func TestRounds(t *testing.T) {
 	for what, c := range map[string]struct {
@@ -41,8 +41,8 @@ func TestRounds(t *testing.T) {
 		want  string
 	}{
 		"a quick fleet":                {0, "[1@0s 2@1ms 3@2ms 4@3ms 5@4ms 6@5ms]"},
-		"a fleet that takes 2.3 ms":    {2300 * time.Microsecond, "[1@0s 6@5.75ms]"},
-		"a member that takes for ever": {time.Hour, "[1@0s 6@50ms]"},
+		"a fleet that takes 2.3 ms":    {2300 * time.Microsecond, "[1@0s 6@6.9ms]"},
+		"a member that takes for ever": {time.Hour, "[1@0s 6@60ms]"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -121,15 +121,15 @@ func TestPause(t *testing.T) {
 		measured bool
 		want     time.Duration
 	}{
-		{1 * ms, false, 1500 * time.Microsecond}, // nothing else is known
-		{20 * ms, true, 1500 * time.Microsecond},
-		{20 * ms, true, 30 * ms},
-		{100 * ms, true, 30 * ms}, // held up once
-		{100 * ms, true, 150 * ms},
-		{40 * ms, true, 60 * ms},
-		{1 * ms, false, 100 * ms}, // busy: as long as a round and its pause
-		{1 * ms, false, 100 * ms},
-		{40 * ms, true, 60 * ms},
+		{1 * ms, false, 2 * ms}, // nothing else is known
+		{20 * ms, true, 2 * ms},
+		{20 * ms, true, 40 * ms},
+		{100 * ms, true, 40 * ms}, // held up once
+		{100 * ms, true, 200 * ms},
+		{40 * ms, true, 80 * ms},
+		{1 * ms, false, 120 * ms}, // busy: as long as a round and its pause
+		{1 * ms, false, 120 * ms},
+		{40 * ms, true, 80 * ms},
 	} {
 		if got := s.pause(x.took, x.measured); got != x.want {
 			t.Errorf("%d: the pause after %s is %s, want %s", i, x.took, got, x.want)
