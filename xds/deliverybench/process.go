@@ -173,7 +173,7 @@ func (t *target) stats() (s stats, err error) {
 	if err != nil {
 		return s, err
 	}
-	for range 2 {
+	for range collections {
 		if err := get("http://"+t.admin+"/debug/pprof/heap?gc=1", io.Discard); err != nil {
 			return s, err
 		}
