@@ -25,15 +25,22 @@ type Spec struct {
 // fault; warnings are things that work and are probably not meant.
 func New(revision uint64, docs []*Document) (*Spec, []Fault, Faults) {
 	s := &Spec{Revision: revision, docs: make(map[Ref]*Document, len(docs))}
-	var faults Faults
+	var twice Faults
 	for _, d := range docs {
 		if first, ok := s.docs[d.Ref]; ok {
 			p := first.place("")
-			faults = append(faults, d.fault("name", fmt.Sprintf("%s is declared twice, first at %s:%d", d.Ref, p.File, p.Line)))
+			twice = append(twice, d.fault("name", fmt.Sprintf("%s is declared twice, first at %s:%d", d.Ref, p.File, p.Line)))
 			continue
 		}
 		s.docs[d.Ref] = d
 	}
+	warnings, faults := s.Check()
+	return s, warnings, append(twice, faults...)
+}
+
+// Check resolves the references among the documents, as New does: a Spec that With made
+// is to be checked before it is used.
+func (s *Spec) Check() ([]Fault, Faults) {
 	l := &linker{spec: s}
 	for _, d := range s.Documents("") {
 		switch b := d.Body.(type) {
@@ -48,20 +55,56 @@ func New(revision uint64, docs []*Document) (*Spec, []Fault, Faults) {
 		}
 	}
 	l.unused()
-	return s, l.warnings, append(faults, l.faults...)
+	return l.warnings, l.faults
+}
+
+// With is the Spec in which some documents have another form, or are new, and others are
+// gone. It costs little where these are few.
+func (s *Spec) With(revision uint64, set []*Document, gone []Ref) *Spec {
+	out := &Spec{Revision: revision, docs: maps.Clone(s.docs)}
+	all := slices.Clone(s.Documents(""))
+	find := func(ref Ref) (int, bool) {
+		return slices.BinarySearchFunc(all, ref, func(d *Document, ref Ref) int { return CompareRefs(d.Ref, ref) })
+	}
+	for _, ref := range gone {
+		delete(out.docs, ref)
+		if i, ok := find(ref); ok {
+			all = slices.Delete(all, i, i+1)
+		}
+	}
+	for _, d := range set {
+		out.docs[d.Ref] = d
+		if i, ok := find(d.Ref); ok {
+			all[i] = d
+		} else {
+			all = slices.Insert(all, i, d)
+		}
+	}
+	out.order.Do(func() { out.ordered = byKind(all) })
+	return out
 }
 
 // Documents lists the documents of a kind, or all for "", sorted by kind and
 // name. The list is not to be changed.
 func (s *Spec) Documents(kind Kind) []*Document {
 	s.order.Do(func() {
-		all := slices.SortedFunc(maps.Values(s.docs), func(a, b *Document) int { return CompareRefs(a.Ref, b.Ref) })
-		s.ordered = map[Kind][]*Document{"": all}
-		for _, d := range all {
-			s.ordered[d.Kind] = append(s.ordered[d.Kind], d)
-		}
+		s.ordered = byKind(slices.SortedFunc(maps.Values(s.docs), func(a, b *Document) int { return CompareRefs(a.Ref, b.Ref) }))
 	})
 	return slices.Clip(s.ordered[kind])
+}
+
+// byKind are the parts of a sorted list.
+func byKind(all []*Document) map[Kind][]*Document {
+	out := map[Kind][]*Document{"": all}
+	for from := 0; from < len(all); {
+		to := from + 1
+		for to < len(all) && all[to].Kind == all[from].Kind {
+			to++
+		}
+		out[all[from].Kind] = all[from:to]
+		from = to
+	}
+	return out
 }
 
 // CompareRefs orders by kind, then name.
@@ -268,18 +311,19 @@ func (l *linker) upstream(d *Document, u *Upstream) {
 }
 
 func (l *linker) route(d *Document, r *Route) {
-	for i, rule := range r.Rules {
-		if bigRegex(rule.Match.Path.Regex) {
+	for i := range r.Rules {
+		rule := &r.Rules[i]
+		if rule.Match.Path.Regex != "" && bigRegex(rule.Match.Path.Regex) {
 			l.warn(d, index("spec.rules", i)+".match.path.regex", "an Envoy that was not started with `wellspring bootstrap` may refuse it for its size")
 		}
 		for j, to := range rule.To {
-			at := index(index("spec.rules", i)+".to", j) + ".upstream"
+			at := func() string { return index(index("spec.rules", i)+".to", j) + ".upstream" }
 			u, ok := l.spec.Upstream(to.Upstream)
 			switch {
 			case !ok:
-				l.missing(d, at, KindUpstream, to.Upstream)
+				l.missing(d, at(), KindUpstream, to.Upstream)
 			case u.Protocol == "tcp":
-				l.fault(d, at, "Upstream/%s speaks tcp; only a Listener with tcp leads there", to.Upstream)
+				l.fault(d, at(), "Upstream/%s speaks tcp; only a Listener with tcp leads there", to.Upstream)
 			case rule.Rewrite != nil && rule.Rewrite.HostOfEndpoint && !u.Hostnames():
 				l.fault(d, index("spec.rules", i)+".rewrite.hostOfEndpoint", "the endpoints of Upstream/%s have addresses, no names", to.Upstream)
 			}
@@ -407,7 +451,7 @@ func (l *linker) targets(g *Document, name string, li *Listener, seen map[string
 
 // unused warns of documents that nothing leads to.
 func (l *linker) unused() {
-	listeners, routes, upstreams := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	listeners, routes, upstreams := map[string]bool{}, map[string]bool{}, make(map[string]bool, len(l.spec.Documents(KindUpstream)))
 	for _, d := range l.spec.Documents("") {
 		switch b := d.Body.(type) {
 		case *Group:
@@ -427,8 +471,10 @@ func (l *linker) unused() {
 				}
 			}
 		case *Route:
-			for _, name := range b.leadsTo() {
-				upstreams[name] = true
+			for i := range b.Rules {
+				for _, to := range b.Rules[i].To {
+					upstreams[to.Upstream] = true
+				}
 			}
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -94,24 +93,24 @@ func (e *MismatchError) Is(target error) bool { return target == model.ErrConfli
 
 // Plan says what Apply would do, without doing it.
 func (s *Store) Plan(a Apply) (Result, error) {
-	r, _, _, err := s.plan(a)
+	r, _, err := s.plan(a)
 	return r, err
 }
 
 // plan builds the outcome. Its caller holds write, or does not mind that the
 // state moves on.
-func (s *Store) plan(a Apply) (r Result, docs map[spec.Ref]*spec.Document, specChanged bool, err error) {
-	s.mu.Lock()
-	state, before := s.state, s.docs
-	s.mu.Unlock()
-	if a.Expect != nil && *a.Expect != state.Spec.Revision {
-		return r, nil, false, &MismatchError{What: "the Spec", Want: *a.Expect, Got: state.Spec.Revision}
+func (s *Store) plan(a Apply) (r Result, specChanged bool, err error) {
+	state := s.State()
+	before := state.Spec
+	if a.Expect != nil && *a.Expect != before.Revision {
+		return r, false, &MismatchError{What: "the Spec", Want: *a.Expect, Got: before.Revision}
 	}
 	if a.At != nil && *a.At != state.Revision {
-		return r, nil, false, &MismatchError{What: "the store", Want: *a.At, Got: state.Revision}
+		return r, false, &MismatchError{What: "the store", Want: *a.At, Got: state.Revision}
 	}
-	docs = maps.Clone(before)
 	touched := map[spec.Ref]bool{}
+	var set []*spec.Document
+	var gone []spec.Ref
 	var faults spec.Faults
 	for _, e := range a.Edits {
 		if touched[e.Ref] {
@@ -119,39 +118,54 @@ func (s *Store) plan(a Apply) (r Result, docs map[spec.Ref]*spec.Document, specC
 			continue
 		}
 		touched[e.Ref] = true
-		if err := checkMatch(e, before[e.Ref]); err != nil {
-			return r, nil, false, err
+		was := before.Document(e.Ref.Kind, e.Ref.Name)
+		if err := checkMatch(e, was); err != nil {
+			return r, false, err
 		}
 		switch {
-		case e.Document == nil && before[e.Ref] == nil:
-			return r, nil, false, fmt.Errorf("%s: %w", e.Ref, model.ErrNotFound)
+		case e.Document == nil && was == nil:
+			return r, false, fmt.Errorf("%s: %w", e.Ref, model.ErrNotFound)
 		case e.Document == nil:
-			delete(docs, e.Ref)
-		case before[e.Ref] == nil || before[e.Ref].Hash() != e.Document.Hash():
+			gone = append(gone, e.Ref)
+		case was == nil || was.Hash() != e.Document.Hash():
 			d := *e.Document
 			d.Revision = state.Revision + 1
-			docs[e.Ref] = &d
+			set = append(set, &d)
+		default:
+			continue
 		}
+		c := Change{Kind: e.Ref.Kind, Name: e.Ref.Name, From: hash(was), To: hash(e.Document)}
+		r.Changes = append(r.Changes, c)
+		specChanged = specChanged || !spec.OnlyServices(was, e.Document)
 	}
 	if len(faults) > 0 {
-		return r, nil, false, faults
+		return r, false, faults
 	}
-	r.Changes, specChanged = changes(before, docs)
-	specRevision := state.Spec.Revision
+	slices.SortFunc(r.Changes, func(a, b Change) int { return spec.CompareRefs(a.ref(), b.ref()) })
+	specRevision := before.Revision
 	if specChanged {
 		specRevision = state.Revision + 1
 	}
-	after, warnings, linked := spec.New(specRevision, slices.Collect(maps.Values(docs)))
+	after := before.With(specRevision, set, gone)
+	warnings, linked := after.Check()
 	if len(linked) > 0 {
-		return r, nil, false, linked
+		return r, false, linked
 	}
-	r.Warnings, r.Before, r.After = warnings, state.Spec, after
+	r.Warnings, r.Before, r.After = warnings, before, after
 	if a.Check != nil {
-		if err := a.Check(state.Spec, after); err != nil {
-			return r, nil, false, err
+		if err := a.Check(before, after); err != nil {
+			return r, false, err
 		}
 	}
-	return r, docs, specChanged, nil
+	return r, specChanged, nil
+}
+
+// hash is that of a document, "" where there is none.
+func hash(d *spec.Document) string {
+	if d == nil {
+		return ""
+	}
+	return d.Hash()
 }
 
 func checkMatch(e Edit, now *spec.Document) error {
@@ -171,36 +185,6 @@ func checkMatch(e Edit, now *spec.Document) error {
 	return nil
 }
 
-// changes lists what differs, sorted, and tells whether it is more than
-// services.
-func changes(before, after map[spec.Ref]*spec.Document) (out []Change, specChanged bool) {
-	hash := func(d *spec.Document) string {
-		if d == nil {
-			return ""
-		}
-		return d.Hash()
-	}
-	refs := slices.Collect(maps.Keys(before))
-	for ref := range after {
-		if before[ref] == nil {
-			refs = append(refs, ref)
-		}
-	}
-	slices.SortFunc(refs, spec.CompareRefs)
-	for _, ref := range refs {
-		if before[ref] == after[ref] {
-			continue
-		}
-		c := Change{Kind: ref.Kind, Name: ref.Name, From: hash(before[ref]), To: hash(after[ref])}
-		if c.From == c.To {
-			continue
-		}
-		out = append(out, c)
-		specChanged = specChanged || !spec.OnlyServices(before[ref], after[ref])
-	}
-	return out, specChanged
-}
-
 // Apply makes the edits in one transaction and one revision. Faults of the
 // documents come back as spec.Faults, a moved revision as *MismatchError. An
 // apply that changes nothing makes no revision.
@@ -210,19 +194,19 @@ func (s *Store) Apply(ctx context.Context, a Apply) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	r, docs, specChanged, err := s.plan(a)
+	r, specChanged, err := s.plan(a)
 	if err != nil || len(r.Changes) == 0 {
 		return r, err
 	}
 	r.Revision = s.State().Revision + 1
 	rev := Revision{Number: r.Revision, Time: s.cfg.Now().UTC(), Author: a.Author, Message: a.Message, Changes: r.Changes, Spec: specChanged}
-	if err := s.db.Update(func(tx *bolt.Tx) error { return write(tx, rev, docs, r.After.Revision) }); err != nil {
+	if err := s.db.Update(func(tx *bolt.Tx) error { return write(tx, rev, r.After) }); err != nil {
 		return Result{}, fmt.Errorf("write revision %d: %w", r.Revision, err)
 	}
+	var stored []*spec.Document
 	for _, c := range r.Changes {
-		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
-		if d := docs[ref]; d != nil {
-			docs[ref] = d.Stored(r.Revision)
+		if d := r.After.Document(c.Kind, c.Name); d != nil {
+			stored = append(stored, d.Stored(r.Revision))
 		}
 	}
 	if r.Revision%pruneEvery == 0 {
@@ -230,10 +214,11 @@ func (s *Store) Apply(ctx context.Context, a Apply) (Result, error) {
 			s.cfg.Logger.Error("history not pruned", "err", err)
 		}
 	}
-	return r, s.setState(r.Revision, r.After.Revision, docs)
+	s.setState(r.Revision, r.After.With(r.After.Revision, stored, nil))
+	return r, nil
 }
 
-func write(tx *bolt.Tx, rev Revision, docs map[spec.Ref]*spec.Document, specRevision uint64) error {
+func write(tx *bolt.Tx, rev Revision, sp *spec.Spec) error {
 	for _, c := range rev.Changes {
 		ref := c.ref()
 		key := []byte(ref.String())
@@ -247,7 +232,7 @@ func write(tx *bolt.Tx, rev Revision, docs map[spec.Ref]*spec.Document, specRevi
 		if err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketObjects).Put([]byte(c.To), docs[ref].Written); err != nil {
+		if err := tx.Bucket(bucketObjects).Put([]byte(c.To), sp.Document(c.Kind, c.Name).Written); err != nil {
 			return err
 		}
 		if err := tx.Bucket(bucketHeads).Put(key, value); err != nil {
@@ -261,7 +246,7 @@ func write(tx *bolt.Tx, rev Revision, docs map[spec.Ref]*spec.Document, specRevi
 	if err := tx.Bucket(bucketRevisions).Put(be64(rev.Number), value); err != nil {
 		return err
 	}
-	if err := tx.Bucket(bucketMeta).Put(keySpecRevision, be64(specRevision)); err != nil {
+	if err := tx.Bucket(bucketMeta).Put(keySpecRevision, be64(sp.Revision)); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketMeta).Put(keyHead, be64(rev.Number))

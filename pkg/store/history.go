@@ -186,9 +186,11 @@ func (s *Store) Restoring(n uint64, services bool) (a Apply, back []spec.Ref, er
 	if err != nil {
 		return a, nil, err
 	}
-	s.mu.Lock()
-	now, at := maps.Clone(s.docs), s.state.Revision
-	s.mu.Unlock()
+	state := s.State()
+	at, now := state.Revision, map[spec.Ref]*spec.Document{}
+	for _, d := range state.Spec.Documents("") {
+		now[d.Ref] = d
+	}
 	want := map[spec.Ref]*spec.Document{}
 	for ref, d := range then {
 		if ref.Kind != spec.KindService || services {

@@ -86,7 +86,6 @@ type Store struct {
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	state    State
-	docs     map[spec.Ref]*spec.Document
 	answered map[model.ServiceKey]bool
 	imported map[string]model.ServiceKey
 	changed  chan struct{}
@@ -100,7 +99,6 @@ type State struct {
 	// than services.
 	Revision uint64
 	Spec     *spec.Spec
-	Warnings []spec.Fault
 }
 
 // Open verifies, backs up and opens the store. Errors name the file and what to
@@ -227,27 +225,22 @@ func (s *Store) load() error {
 		if s.overrides, err = readOverrides(tx); err != nil {
 			return err
 		}
-		s.docs = docs
-		if err := s.setState(number(meta.Get(keyHead)), number(meta.Get(keySpecRevision)), docs); err != nil {
-			return fmt.Errorf("%w; they were accepted by another version of this program: run that one, correct them there, and come back", err)
+		sp, _, faults := spec.New(number(meta.Get(keySpecRevision)), slices.Collect(maps.Values(docs)))
+		if len(faults) > 0 {
+			return fmt.Errorf("the stored documents do not fit together any more: %w; they were accepted by another version of this program: run that one, correct them there, and come back", faults)
 		}
+		s.setState(number(meta.Get(keyHead)), sp)
 		return nil
 	})
 }
 
-// setState makes the Spec of docs the newest one.
-func (s *Store) setState(revision, specRevision uint64, docs map[spec.Ref]*spec.Document) error {
-	sp, warnings, faults := spec.New(specRevision, slices.Collect(maps.Values(docs)))
-	if len(faults) > 0 {
-		return fmt.Errorf("the stored documents do not fit together any more: %w", faults)
-	}
+// setState makes a Spec the newest one.
+func (s *Store) setState(revision uint64, sp *spec.Spec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.docs = docs
-	s.state = State{Revision: revision, Spec: sp, Warnings: warnings}
+	s.state = State{Revision: revision, Spec: sp}
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return nil
 }
 
 // readHeads parses every current document.

@@ -94,7 +94,8 @@ func TestApply(t *testing.T) {
 		t.Errorf("an apply without a change made revision %d", r.Revision)
 	}
 	// what is stored has no place in a text that is gone
-	for _, w := range s.State().Warnings {
+	warnings, _ := s.State().Spec.Check()
+	for _, w := range warnings {
 		if w.File != "" || w.Line != 0 {
 			t.Errorf("a warning of what is stored: %s", w)
 		}

@@ -85,9 +85,17 @@ func TestUpgrade(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if again := open(t, dir); again.State().Revision != 4 || address(again.docs) != "127.0.0.1:10002" {
-		t.Errorf("after another start: revision %d, green at %s", again.State().Revision, address(again.docs))
+	if again := open(t, dir); again.State().Revision != 4 || address(documents(again)) != "127.0.0.1:10002" {
+		t.Errorf("after another start: revision %d, green at %s", again.State().Revision, address(documents(again)))
 	}
+}
+
+func documents(s *Store) map[spec.Ref]*spec.Document {
+	out := map[spec.Ref]*spec.Document{}
+	for _, d := range s.State().Spec.Documents("") {
+		out[d.Ref] = d
+	}
+	return out
 }
 
 // TestDowngrade: what a newer program wrote is refused with the way out, and the file
