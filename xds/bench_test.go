@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +87,45 @@ func BenchmarkApplyOneOf1000(b *testing.B) {
 		store.apply(b, fmt.Sprintf("kind: Upstream\nname: u1\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i%1000+1))
 		<-changed
 	}
+}
+
+// One of 10,000 upstreams changes: it is read, checked with all others, translated and
+// in the table of its class. What is left out is writing it down
+// (pkg/store's BenchmarkApplyOneOf10000).
+func BenchmarkChangeOneOf10000(b *testing.B) {
+	const n = 10_000
+	store := newStore(b, wideFleet(n))
+	w := newWorld(b, store)
+	for i := range n {
+		w.registry.say(fmt.Sprintf("u%d", i), present(10))
+	}
+	waitReady(b, w, "edge")
+	class := delivery.Class{Group: "edge", Band: int(translate.MaxBand)}
+	w.publisher.Join(class)
+	b.ResetTimer()
+	for i := range b.N {
+		changed := w.publisher.Changed()
+		store.change(b, fmt.Sprintf("kind: Upstream\nname: u%d\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i*7919%n, i%1000+1))
+		<-changed
+	}
+}
+
+// wideFleet is a fleet of many upstreams behind routes of 500 rules.
+func wideFleet(n int) string {
+	var b strings.Builder
+	var routes []string
+	for from := 0; from < n; from += 500 {
+		name := fmt.Sprintf("part-%02d", from/500)
+		routes = append(routes, name)
+		rules := ""
+		for i := from; i < from+500; i++ {
+			fmt.Fprintf(&b, "kind: Upstream\nname: u%d\nspec: {service: {source: consul}}\n---\n", i)
+			rules += fmt.Sprintf("  - {match: {path: {prefix: /u%d}}, to: [{upstream: u%d}]}\n", i, i)
+		}
+		fmt.Fprintf(&b, "kind: Route\nname: %s\nspec:\n  hosts: [%s.test]\n  rules:\n%s---\n", name, name, rules)
+	}
+	fmt.Fprintf(&b, "kind: Listener\nname: edge\nspec: {address: '127.0.0.1:10000', routes: [%s]}\n---\nkind: Group\nname: edge\nspec: {listeners: [edge]}\n", strings.Join(routes, ", "))
+	return b.String()
 }
 
 // One service of 1,000 changes, until its table is published.

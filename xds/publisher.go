@@ -23,6 +23,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -97,11 +98,11 @@ type Publisher struct {
 	listed      bool                      // all imports were known once, and must has them
 	declared    *spec.Spec
 	imports     *model.Imports
-	holders     map[string]model.ServiceKey         // who has an imported name
-	odd         []model.Problem                     // of imports
-	overrides   map[string][]model.Override         // by upstream
-	spec        *spec.Spec                          // declared, with imports
-	local       map[model.ServiceKey]*model.Service // what spec declares
+	holders     map[string]model.ServiceKey       // who has an imported name
+	odd         []model.Problem                   // of imports
+	overrides   map[string][]model.Override       // by upstream
+	spec        *spec.Spec                        // declared, with imports
+	local       map[model.ServiceKey]localService // what spec declares
 	classes     map[delivery.Class]bool
 	published   map[string]*published
 	unknown     map[string]bool
@@ -109,6 +110,7 @@ type Publisher struct {
 	uses        map[model.ServiceKey][]definition     // what is served of a service
 	selects     map[model.ServiceKey][]*spec.Document // upstreams of this Spec, by their service
 	assignments map[string]*delivery.Resource         // by name, older generations included
+	made        map[string]madeAssignment             // by name, as long as it is served
 	clusters    map[clusterKey]madeCluster
 	lastGood    map[lastKey]*delivery.Resource
 	secrets     map[string]made       // by name
@@ -159,6 +161,26 @@ type madeCluster struct {
 	resource *delivery.Resource
 }
 
+// localService is a service that a document declares.
+type localService struct {
+	by  *spec.Document
+	svc *model.Service
+}
+
+// madeAssignment is an assignment as it was made, and what of.
+type madeAssignment struct {
+	of       source
+	resource *delivery.Resource
+	problems []model.Problem
+}
+
+// source is what an assignment is made of.
+type source struct {
+	body    *spec.Upstream
+	svc     *model.Service
+	leaving bool
+}
+
 type lastKey struct {
 	typ  delivery.Type
 	name string
@@ -189,7 +211,7 @@ func New(cfg Config) *Publisher {
 	p := &Publisher{
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{}, awaits: map[model.ServiceKey]bool{},
-		assignments: map[string]*delivery.Resource{}, clusters: map[clusterKey]madeCluster{},
+		assignments: map[string]*delivery.Resource{}, made: map[string]madeAssignment{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
 		answered: map[model.ServiceKey]bool{}, ready: map[string]bool{}, health: map[string]health.State{},
 		changed: make(chan struct{}),
@@ -251,6 +273,10 @@ func (p *Publisher) documents() {
 		return
 	}
 	p.mu.Lock()
+	if p.amend(s) {
+		p.mu.Unlock()
+		return
+	}
 	fresh := p.respec(s)
 	p.mu.Unlock()
 	p.markAnswered(fresh)
@@ -345,15 +371,18 @@ func (p *Publisher) autoRoutes(group string) bool {
 // maxNamed services are named in one refusal.
 const maxNamed = 5
 
-// Problems lists what could not be translated or used, now.
+// Problems lists what could not be translated or used, now, each once and sorted.
 func (p *Publisher) Problems() []model.Problem {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := append(slices.Clone(p.odd), p.problems...)
-	for _, name := range slices.Sorted(maps.Keys(p.unusable)) {
-		out = append(out, p.unusable[name]...)
+	for _, some := range p.unusable {
+		out = append(out, some...)
 	}
-	return out
+	slices.SortFunc(out, func(a, b model.Problem) int {
+		return cmp.Or(cmp.Compare(a.Document, b.Document), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(out)
 }
 
 // Held tells which upstreams are not served in their newest form: never
@@ -373,22 +402,18 @@ func (p *Publisher) Held() map[string]bool {
 // respec takes up a new Spec and returns the services that answered since. mu is
 // held.
 func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
-	p.declared, p.imports = s, p.cfg.Catalog.Imports()
+	p.declared, p.imports, p.local = s, p.cfg.Catalog.Imports(), p.localOf(s)
 	p.overrides = overridesOf(p.cfg.Store.Overrides())
 	keys := p.imports.Keys
 	if !p.listed && len(p.imports.Unknown) > 0 {
 		keys = nil // the source that lists first would take the names of the others
 	}
 	p.spec, p.odd = s.WithImports(keys, p.spec, p.had)
-	p.local = map[model.ServiceKey]*model.Service{}
 	if !p.listed && len(p.imports.Unknown) == 0 { // what a start waits for is complete now
 		p.listed = true
 		for _, k := range p.imports.Keys {
 			p.must[k] = p.must[k] || len(p.before) == 0 || p.before[k]
 		}
-	}
-	for _, svc := range s.LocalServices() {
-		p.local[svc.Key] = &svc
 	}
 	clear(p.entrances)
 	clear(p.ready)
@@ -409,6 +434,22 @@ func (p *Publisher) respec(s *spec.Spec) (fresh []model.ServiceKey) {
 	return fresh
 }
 
+// localOf are the services that a Spec declares, the very same where their document is.
+func (p *Publisher) localOf(s *spec.Spec) map[model.ServiceKey]localService {
+	out := make(map[model.ServiceKey]localService, len(p.local))
+	for _, kind := range []spec.Kind{spec.KindService, spec.KindUpstream} {
+		for _, d := range s.Documents(kind) {
+			k := model.ServiceKey{Source: spec.SourceLocal, Name: d.Name}
+			if was := p.local[k]; was.by == d {
+				out[k] = was
+			} else if svc := d.LocalService(); svc != nil {
+				out[k] = localService{d, svc}
+			}
+		}
+	}
+	return out
+}
+
 // service is the last authoritative answer about a key, nil before the first. What
 // the Spec itself declares is read off the Spec: the catalog hears of it a moment
 // later, and an upstream would have nobody in between.
@@ -416,8 +457,8 @@ func (p *Publisher) service(k model.ServiceKey) *model.Service {
 	switch {
 	case k.Source != spec.SourceLocal:
 		return p.cfg.Catalog.Entry(k).Service
-	case p.local[k] != nil:
-		return p.local[k]
+	case p.local[k].svc != nil:
+		return p.local[k].svc
 	}
 	return &model.Service{Key: k, Presence: model.Absent}
 }
@@ -426,11 +467,11 @@ func (p *Publisher) service(k model.ServiceKey) *model.Service {
 func (p *Publisher) prune() {
 	declared := map[string]bool{}
 	for _, d := range p.spec.Documents("") {
-		declared[d.Name] = true
+		declared[d.String()] = true
 	}
-	for k := range p.lastGood {
+	for k, r := range p.lastGood {
 		_, served := p.assignments[k.name]
-		if k.typ == delivery.Assignments && !served || k.typ != delivery.Assignments && !declared[k.name] {
+		if k.typ == delivery.Assignments && !served || k.typ != delivery.Assignments && !declared[r.Document] {
 			delete(p.lastGood, k)
 		}
 	}
@@ -439,8 +480,13 @@ func (p *Publisher) prune() {
 			delete(p.forGRPC, name)
 		}
 	}
+	for name := range p.made {
+		if p.assignments[name] == nil {
+			delete(p.made, name)
+		}
+	}
 	for k := range p.clusters {
-		if !declared[k.name] {
+		if !declared["Upstream/"+k.name] {
 			delete(p.clusters, k)
 		}
 	}

@@ -74,6 +74,9 @@ func (p *Publisher) assignment(name string, d definition) (*delivery.Resource, [
 	if d.leaving && d.own != nil {
 		svc = d.own.Overridden(p.overrides[d.name]) // its endpoints were part of it, and its document has others now, or none
 	}
+	if made := p.made[name]; made.of == (source{d.body, svc, d.leaving}) && made.resource == p.assignments[name] {
+		return made.resource, made.problems
+	}
 	var m *endpointv3.ClusterLoadAssignment
 	var faults []model.Problem
 	if svc != nil {
@@ -86,7 +89,9 @@ func (p *Publisher) assignment(name string, d definition) (*delivery.Resource, [
 		return p.assignments[name], p.unusable[name]
 	}
 	r, problem := p.resource(delivery.Assignments, name, 0, "Upstream/"+d.name, m, nil, nil)
-	return r, slices.Concat(faults, svc.Problems, problem)
+	faults = slices.Concat(faults, svc.Problems, problem)
+	p.made[name] = madeAssignment{source{d.body, svc, d.leaving}, r, faults}
+	return r, faults
 }
 
 // publishEndpoints re-makes the assignments that touched services reach and nothing

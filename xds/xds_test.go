@@ -70,6 +70,31 @@ func (s *memoryStore) apply(t testing.TB, text string) {
 	s.link(t)
 }
 
+// change sets documents as the real store does, which has others too.
+func (s *memoryStore) change(t testing.TB, text string) {
+	t.Helper()
+	docs, faults := spec.Parse("test", []byte(text))
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range docs {
+		s.docs[d.Ref] = d
+	}
+	sp := s.spec.With(s.spec.Revision+1, docs, nil)
+	if _, faults := sp.Check(); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	s.tell(sp)
+}
+
+func (s *memoryStore) tell(sp *spec.Spec) {
+	s.spec = sp
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
 func (s *memoryStore) remove(t testing.TB, refs ...spec.Ref) {
 	t.Helper()
 	s.mu.Lock()
@@ -93,9 +118,7 @@ func (s *memoryStore) link(t testing.TB) {
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	s.spec = sp
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.tell(sp)
 }
 
 func (s *memoryStore) Overrides() []model.Override { return nil }
