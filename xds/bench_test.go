@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,44 @@ func BenchmarkChangeOneOf10000(b *testing.B) {
 		changed := w.publisher.Changed()
 		store.change(b, fmt.Sprintf("kind: Upstream\nname: u%d\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i*7919%n, i%1000+1))
 		<-changed
+	}
+}
+
+// What it takes to hold 10,000 upstreams with 10 endpoints each, for one class and for 20
+// that are served the same: documents, services and tables.
+func BenchmarkMemoryOf10000(b *testing.B) {
+	const n = 10_000
+	live := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / 1e6
+	}
+	for b.Loop() {
+		empty := live()
+		groups := ""
+		for i := range 4 {
+			groups += fmt.Sprintf("---\nkind: Group\nname: edge-%d\nspec: {listeners: [edge], match: {cluster: edge-%d}}\n", i, i)
+		}
+		store := newStore(b, wideFleet(n)+groups)
+		w := newWorld(b, store)
+		for i := range n {
+			w.registry.say(fmt.Sprintf("u%d", i), present(10))
+		}
+		waitReady(b, w, "edge")
+		before := live()
+		w.publisher.Join(delivery.Class{Group: "edge", Band: int(translate.MaxBand)})
+		one := live()
+		for band := range 4 {
+			for _, group := range []string{"edge", "edge-0", "edge-1", "edge-2", "edge-3"} {
+				w.publisher.Join(delivery.Class{Group: group, Band: int(translate.MaxBand) - band})
+			}
+		}
+		b.ReportMetric(before-empty, "MB-without")
+		b.ReportMetric(one-empty, "MB-1-class")
+		b.ReportMetric(live()-empty, "MB-20-classes")
+		runtime.KeepAlive(w)
 	}
 }
 

@@ -36,10 +36,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	if len(data) == 1 {
-		return m.read(data[0].ReadOnlyData())
-	}
-	return m.read(data.Materialize())
+	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer whole.Free()
+	return m.read(whole.ReadOnlyData())
 }
 
 // message is a request as it is received. The stream sets delta, and first until a
