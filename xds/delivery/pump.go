@@ -384,7 +384,7 @@ func (s *Session) pairAddresses(st *state, c *change) {
 		}
 		for r := range s.table.All(Listeners) {
 			now := slices.ContainsFunc(c.send, func(x *Resource) bool { return x.Name == r.Name })
-			if r.Address == old.Address && !now && st.stand(r.Name).version != r.Version && !s.memory.isParked(r) {
+			if r.Address == old.Address && !now && st.covers(r.Name) && st.stand(r.Name).version != r.Version && !s.memory.isParked(r) {
 				return true
 			}
 		}

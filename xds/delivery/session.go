@@ -295,13 +295,14 @@ func (s *Session) unknown(st *state, o *sent) {
 // added stands as before; what is wanted no more is forgotten.
 func (s *Session) subscribe(st *state, add, remove []string, all bool) {
 	add = except(distinct(add), st.names.has)
-	remove = except(distinct(remove), func(name string) bool { return !st.names.has(name) })
+	left := distinct(remove) // it may have presented what it does not subscribe to
+	remove = except(left, func(name string) bool { return !st.names.has(name) })
 	to := cover{at: st.at, names: st.names, all: all}
 	if len(add)+len(remove) > 0 {
 		to.names = s.engine.exchange(st.typ, st.names, add, remove)
 	}
-	left := remove
 	if st.all && !all { // those that it did not name besides
+		left = slices.Clone(left)
 		st.each(func(name string, _ standing) { left = append(left, name) })
 	}
 	st.moveTo(to)
