@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/access", "pkg/model", "xds/delivery", "xds/translate"},
 	"xds/xdstest":          {},
-	"xds/deliverybench":    {"xds/delivery"},
+	"xds/deliverybench":    {"pkg/consultest", "xds/delivery"},
 	"envoy-bootstrap":      {},
 	"examples/backend":     {},
 	"examples/backend/run": {"examples/backend"},
@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 
 // homes lists the only packages that may import what is not ours.
 var homes = map[string][]string{
-	"github.com/hashicorp/consul/api":              {"discovery/consul", "pkg/consultest", "examples/demo"},
+	"github.com/hashicorp/consul/api":              {"discovery/consul", "pkg/consultest", "examples/demo", "xds/deliverybench"},
 	"go.etcd.io/bbolt":                             {"pkg/store"},
 	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/extensions", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "xds/deliverybench", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},

@@ -154,7 +154,7 @@ func (s *subscriber) subscribe() {
 	legacy := first && len(r.Subscribe) == 0 && s.typ.fullState()
 	was := s.all
 	s.all = (s.all || slices.Contains(r.Subscribe, "*") || legacy) && !slices.Contains(r.Unsubscribe, "*")
-	s.begun = s.begun || !(first && len(s.holds) == 0 && s.all)
+	s.begun = s.begun || !first || len(s.holds) > 0 || !s.all
 	for _, n := range r.Subscribe {
 		if n == "*" {
 			continue

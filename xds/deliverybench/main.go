@@ -29,7 +29,7 @@ func run(args []string) error {
 	}
 	flags := flag.NewFlagSet("deliverybench", flag.ContinueOnError)
 	binary := flags.String("wellspring", "bin/wellspring", "the program that is measured")
-	only := flags.String("only", "", "only groups whose first cell contains this")
+	only := flags.String("only", "", "only cells beside one whose line contains this, or Consul")
 	quick := flags.Bool("quick", false, "only what the targets need, in four minutes")
 	out := flags.String("out", "", "file for the results as JSON")
 	profile := flags.String("profile", "", "file for a CPU profile of wellspring serve in the main cell")
@@ -69,6 +69,16 @@ func run(args []string) error {
 		if err := b.together(cells...); err != nil {
 			return err
 		}
+	}
+	for _, endpoints := range []int{10, 500} {
+		if *quick || !strings.Contains("Consul", *only) {
+			break
+		}
+		one, err := b.consul(endpoints)
+		if err != nil {
+			return err
+		}
+		b.churns = append(b.churns, one)
 	}
 	if b.setter, err = setter(10_000, 1000); err != nil {
 		return err

@@ -80,23 +80,33 @@ func startPeer(dir string, c cell) (*target, error) {
 	return t, err
 }
 
-// startReal starts wellspring serve with the documents of a cell.
+// startReal starts wellspring serve with the documents of a cell, and a registry of ours.
 func startReal(binary, dir string, c cell, k *keys) (*target, error) {
 	r, err := newRegistry(c.Endpoints)
 	if err != nil {
 		return nil, err
 	}
+	t, err := startWellspring(binary, dir, c, k, r.address)
+	if t != nil {
+		t.registry = r
+	}
+	return t, err
+}
+
+// startWellspring starts wellspring serve with the documents of a cell, and a registry at
+// an address.
+func startWellspring(binary, dir string, c cell, k *keys, consul string) (*target, error) {
 	data := filepath.Join(dir, "data")
 	config := filepath.Join(dir, "wellspring.yaml")
 	xds := "listen: '127.0.0.1:0'"
 	if c.TLS {
 		xds += fmt.Sprintf(", tls: {cert: '%s', key: '%s'}", k.cert(), k.key())
 	}
-	text := fmt.Sprintf("dataDir: %s\nxds: {%s}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, xds, r.address)
+	text := fmt.Sprintf("dataDir: %s\nxds: {%s}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, xds, consul)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	t := &target{cmd: exec.Command(binary, "serve", "-c", config), registry: r, moving: c.moving()}
+	t := &target{cmd: exec.Command(binary, "serve", "-c", config), moving: c.moving()}
 	t.cmd.Stderr = os.Stderr
 	if err := start(t.cmd); err != nil {
 		return nil, err
@@ -109,12 +119,12 @@ func startReal(binary, dir string, c cell, k *keys) (*target, error) {
 		}
 		var at struct{ XDS, Admin string }
 		if err := json.Unmarshal(b, &at); err != nil {
-			return nil, err
+			return t, err
 		}
 		t.address, t.admin = at.XDS, at.Admin
 		return t, t.apply(documents(c.Clusters, c.moving(), c.Endpoints))
 	}
-	return nil, errors.New("wellspring serve did not write its addresses")
+	return t, errors.New("wellspring serve did not write its addresses")
 }
 
 func (t *target) apply(text string) error {

@@ -123,7 +123,7 @@ func round(x float64) float64 { return float64(int(x*100+0.5)) / 100 }
 
 // report is everything that was measured.
 func (b *bench) report() map[string]any {
-	return map[string]any{"summary": b.summary(), "cells": b.results, "go": runtime.Version(), "cores": 2}
+	return map[string]any{"summary": b.summary(), "cells": b.results, "consul": b.churns, "go": runtime.Version(), "cores": 2}
 }
 
 // table prints the results, a line for each cell.
@@ -148,6 +148,9 @@ func (b *bench) table(to io.Writer) {
 			fmt.Fprintf(to, ", %d not absorbed", r.StormLost)
 		}
 		fmt.Fprintln(to)
+	}
+	for _, c := range b.churns {
+		c.print(to)
 	}
 	fmt.Fprintf(to, "setter, 10,000 resources, until the last of 1,000 streams knows: %s\n", b.setter)
 }

@@ -13,6 +13,7 @@ type bench struct {
 	dir     string
 	keys    *keys
 	results []*result
+	churns  []churn
 	setter  time.Duration
 }
 
