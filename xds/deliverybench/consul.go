@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -13,24 +14,25 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/consultest"
 )
 
-// churn is how fast a change in a real Consul is at the streams, of a service of so many
-// instances, one of which is exchanged ten times a second.
+// churn is how fast a change in a real Consul is at the streams: of a service of so many
+// instances, one of which is exchanged every so often. A service is asked for ten times a
+// second at most (discovery/consul), so that what changes that often waits for its turn.
 type churn struct {
-	Endpoints int     `json:"endpoints"`
-	P50       float64 `json:"p50Millis"`
-	P99       float64 `json:"p99Millis"`
-	Stolen    float64 `json:"stolen"`
+	Endpoints int           `json:"endpoints"`
+	Every     time.Duration `json:"everyNanos"`
+	P50       float64       `json:"p50Millis"`
+	P99       float64       `json:"p99Millis"`
+	Stolen    float64       `json:"stolen"`
 }
 
 const (
 	churnStreams = 10
-	churnChanges = 200
-	churnEvery   = 100 * time.Millisecond
+	churnChanges = 150
 )
 
-func (b *bench) consul(endpoints int) (out churn, err error) {
+func (b *bench) consul(endpoints int, every time.Duration) (out churn, err error) {
 	fmt.Fprintf(os.Stderr, "Consul, a service of %d …\n", endpoints)
-	out.Endpoints = endpoints
+	out.Endpoints, out.Every = endpoints, every
 	dir, err := os.MkdirTemp(b.dir, "consul-")
 	if err != nil {
 		return out, err
@@ -74,7 +76,7 @@ func (b *bench) consul(endpoints int) (out churn, err error) {
 	defer f.close()
 	busy, stolen := machine()
 	for i := 1; i <= churnChanges; i++ {
-		next := time.After(churnEvery)
+		next := time.After(every/2 + rand.N(every))
 		f.marks.make(i)
 		if err := register(mark(i), endpoints+1+i%100); err != nil {
 			return out, err
@@ -101,5 +103,5 @@ func (b *bench) consul(endpoints int) (out churn, err error) {
 
 // print tells the line of a service.
 func (c churn) print(to io.Writer) {
-	fmt.Fprintf(to, "change in a real Consul → bytes at a stream, service of %d: p50 %.1f ms, p99 %.1f ms (stolen %.0f %%)\n", c.Endpoints, c.P50, c.P99, 100*c.Stolen)
+	fmt.Fprintf(to, "change in a real Consul → bytes at a stream, service of %d, one exchanged each %s or so: p50 %.1f ms, p99 %.1f ms (stolen %.0f %%)\n", c.Endpoints, c.Every, c.P50, c.P99, 100*c.Stolen)
 }

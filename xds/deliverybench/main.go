@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,11 +71,11 @@ func run(args []string) error {
 			return err
 		}
 	}
-	for _, endpoints := range []int{10, 500} {
+	for endpoints, every := range map[int]time.Duration{10: 250 * time.Millisecond, 500: 100 * time.Millisecond} {
 		if *quick || !strings.Contains("Consul", *only) {
 			break
 		}
-		one, err := b.consul(endpoints)
+		one, err := b.consul(endpoints, every)
 		if err != nil {
 			return err
 		}
