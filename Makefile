@@ -104,8 +104,9 @@ bench: build ## what a change costs, beside other servers (QUICK=1: four minutes
 	@bin/deliverybench $(if $(QUICK),-quick) -wellspring bin/wellspring -out bin/bench.json -profile bin/bench.pprof
 
 .PHONY: bench-go
-bench-go: ## Go's benchmarks of translating, publishing and comparing
+bench-go: ## Go's benchmarks of applying, translating, publishing and comparing
 	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./xds/delivery
+	$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) $(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./pkg/store
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for TIME (default 1m)
