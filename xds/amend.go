@@ -27,13 +27,23 @@ func (p *Publisher) amend(s *spec.Spec) bool {
 		p.spec = p.spec.With(s.Revision, changed, nil)
 	}
 	p.declared = s
-	var news []definition
+	var upstreams []definition
 	for _, d := range changed {
-		news = append(news, p.redefine(d))
-		p.problems = slices.DeleteFunc(p.problems, func(x model.Problem) bool { return x.Document == d.String() })
+		next := p.redefine(d)
+		upstreams = append(upstreams, next)
+		own := next.body.Secrets(d.Name)
+		p.problems = slices.DeleteFunc(p.problems, func(x model.Problem) bool {
+			return x.Document == d.String() && !slices.ContainsFunc(own, func(s spec.Secret) bool { return s.Field == x.Field })
+		})
+		name := translate.AssignmentName(d.Name, next.body)
+		r, faults := p.assignment(name, next)
+		if r == nil || p.assignments[name] == nil {
+			return false
+		}
+		p.assignments[name], p.unusable[name] = r, faults
 	}
 	for c := range p.classes {
-		if !p.amendClass(c, news) {
+		if !p.amendClass(c, upstreams) {
 			return false
 		}
 	}
@@ -101,7 +111,7 @@ func (p *Publisher) redefine(d *spec.Document) definition {
 }
 
 // amendClass gives a class the clusters and assignments of upstreams in their new form;
-// false where one of them is not served.
+// false where one of them is served in another form, or is not and should be.
 func (p *Publisher) amendClass(c delivery.Class, upstreams []definition) bool {
 	now, band := p.cfg.Engine.Table(c), translate.Band(c.Band)
 	if now == nil {
@@ -109,20 +119,25 @@ func (p *Publisher) amendClass(c delivery.Class, upstreams []definition) bool {
 	}
 	var news []*delivery.Resource
 	for _, d := range upstreams {
+		name := translate.AssignmentName(d.name, d.body)
+		if now.Get(delivery.Assignments, name) != nil { // also where only proxies hold it still
+			news = append(news, p.assignmentFor(name, band))
+		}
 		if now.Unknown[d.name] {
 			return false
 		}
-		if now.Get(delivery.Clusters, d.name) == nil {
+		served := now.Get(delivery.Clusters, d.name)
+		if served == nil {
 			continue // nothing of the group leads there
 		}
-		cluster := p.cluster(d.name, p.published[d.name], band)
-		name := translate.AssignmentName(d.name, d.body)
-		r, faults := p.assignment(name, d)
-		if cluster == nil || cluster.Assignment != name || r == nil || p.assignments[name] == nil {
-			return false // it is served in another form, or not at all
+		if served.Assignment != name {
+			return false // and it is served with another assignment
 		}
-		p.assignments[name], p.unusable[name] = r, faults
-		news = append(news, cluster, p.assignmentFor(name, band))
+		cluster := p.cluster(d.name, p.published[d.name], band)
+		if cluster == nil || cluster.Assignment != name {
+			return false
+		}
+		news = append(news, cluster)
 	}
 	if slices.Contains(news, nil) {
 		return false

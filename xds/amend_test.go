@@ -3,7 +3,9 @@ package xds_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -89,5 +91,74 @@ func TestAmend(t *testing.T) {
 	}
 	if amended < 20 || whole < 20 {
 		t.Errorf("%d changes were amended, %d made anew: not both ways were gone", amended, whole)
+	}
+}
+
+// What was amended again and again, while services change and classes come, is what a
+// publisher serves that has just started.
+func TestAmendedAsAnew(t *testing.T) {
+	const n = 5
+	forms := []string{
+		"{service: {source: consul}}",
+		"{service: {source: consul}, connectTimeout: %dms}",
+		"{service: {source: consul}, connectTimeout: %dms, tls: {ca: {file: ca.pem}, sans: [a.test]}}",
+		"{service: {source: consul}, connectTimeout: %dms, tls: {ca: {file: other.pem}, sans: [a.test]}}",
+		"{service: {source: consul}, envoyEndpoints: {policy: {overprovisioningFactor: %d}}}",
+		"{service: {source: consul}, healthChecks: [{tcp: {}}], connectTimeout: %dms}",
+		"{service: {source: consul}, protocol: http2, connectTimeout: %dms}",
+	}
+	// a group that leads to two of them only, whose proxies may hold the others still
+	store := newStore(t, fleet(n)+"---\nkind: Route\nname: few\nspec: {hosts: [few.test], rules: [{to: [{upstream: u0}]}, {match: {path: {prefix: /1}}, to: [{upstream: u1}]}]}\n"+
+		"---\nkind: Listener\nname: few\nspec: {address: '127.0.0.1:10001', routes: [few]}\n---\nkind: Group\nname: few\nspec: {listeners: [few], match: {cluster: few}}\n")
+	w := newWorld(t, store)
+	for i := range n {
+		w.registry.say(fmt.Sprintf("u%d", i), present(3))
+	}
+	waitReady(t, w, "edge")
+	classes := []delivery.Class{{Group: "edge", Band: int(translate.MaxBand)}, {Group: "few", Band: int(translate.MaxBand)}, {Group: "edge", Band: int(translate.MaxBand) - 3}}
+	w.publisher.Join(classes[0])
+	edge, c := w.connect("edge-1", "edge"), w.connect("few-1", "few")
+	edge.next()
+	c.subscribe(delivery.Assignments, w.assignments()["u3"]) // of a cluster that it has from somewhere
+	for _, c := range []*client{edge, c} {
+		go func() {
+			for range c.frames { // until the test ends
+			}
+		}()
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	amended := 0
+	for step := range 300 {
+		if step%60 == 0 {
+			w.publisher.Join(classes[step/60%len(classes)])
+		}
+		name := fmt.Sprintf("u%d", rnd.IntN(n))
+		if rnd.IntN(3) == 0 {
+			w.registry.say(name, present(1+rnd.IntN(5)))
+		}
+		form := forms[rnd.IntN(len(forms))]
+		if strings.Contains(form, "%d") {
+			form = fmt.Sprintf(form, 100+step)
+		}
+		before, changed := w.publisher.Whole(), w.publisher.Changed()
+		store.change(t, fmt.Sprintf("kind: Upstream\nname: %s\nspec: %s\n", name, form))
+		<-changed
+		if w.publisher.Whole() == before {
+			amended++
+		}
+		diff := ""
+		for range 200 { // services are taken up a moment later
+			anew := w.publisher.Anew()
+			if diff = cmp.Diff(anew.Served(), w.publisher.Served()) + cmp.Diff(anew.Problems(), w.publisher.Problems()); diff == "" {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if diff != "" {
+			t.Fatalf("step %d: a publisher that starts now serves otherwise (-), after %s got %s\n%s", step, name, form, diff)
+		}
+	}
+	if amended < 100 {
+		t.Errorf("%d changes were amended", amended)
 	}
 }

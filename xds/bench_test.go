@@ -105,8 +105,11 @@ func BenchmarkChangeOneOf10000(b *testing.B) {
 	w.publisher.Join(class)
 	b.ResetTimer()
 	for i := range b.N {
-		changed := w.publisher.Changed()
+		before, changed := store.Spec(), w.publisher.Changed()
 		store.change(b, fmt.Sprintf("kind: Upstream\nname: u%d\nspec: {service: {source: consul}, connectTimeout: %dms}\n", i*7919%n, i%1000+1))
+		if faults, _ := w.publisher.Validate(before, store.Spec()); len(faults) > 0 {
+			b.Fatal(faults)
+		}
 		<-changed
 	}
 }

@@ -469,9 +469,17 @@ func (p *Publisher) prune() {
 	for _, d := range p.spec.Documents("") {
 		declared[d.String()] = true
 	}
+	targets := p.targets()
 	for k, r := range p.lastGood {
 		_, served := p.assignments[k.name]
-		if k.typ == delivery.Assignments && !served || k.typ != delivery.Assignments && !declared[r.Document] {
+		gone := !declared[r.Document]
+		switch {
+		case k.typ == delivery.Assignments:
+			gone = !served
+		case k.typ == delivery.Listeners && k.band == translate.GRPC:
+			gone = !targets[k.name]
+		}
+		if gone {
 			delete(p.lastGood, k)
 		}
 	}
@@ -497,6 +505,19 @@ func (p *Publisher) prune() {
 			p.history = false
 		}
 	}
+}
+
+// targets are the hosts of gRPC's own clients.
+func (p *Publisher) targets() map[string]bool {
+	out := map[string]bool{}
+	for _, d := range p.spec.Documents(spec.KindListener) {
+		if l, ok := d.Body.(*spec.Listener); ok && l.GRPC {
+			for _, host := range translate.Targets(l, p.spec) {
+				out[host] = true
+			}
+		}
+	}
+	return out
 }
 
 // wants are the services of the upstreams that groups reach, of what is still

@@ -138,7 +138,7 @@ func (noSecrets) Changed() <-chan struct{} { return nil }
 // not there or not right, and parts of Envoy's own messages that it would refuse.
 func (p *Publisher) Validate(before, after *spec.Spec) (faults, warnings spec.Faults) {
 	for _, d := range after.Documents("") {
-		if was := before.Document(d.Kind, d.Name); was != nil && was.Hash() == d.Hash() {
+		if was := before.Document(d.Kind, d.Name); was == d || was != nil && was.Hash() == d.Hash() {
 			continue // who changes something else is not held up by it
 		}
 		wrong, odd := translate.Validate(d, after)

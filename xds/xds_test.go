@@ -309,6 +309,7 @@ func (w *world) connect(id, cluster string) *client {
 			r, err := s.Recv()
 			if err != nil {
 				c.ended <- err
+				close(c.frames)
 				return
 			}
 			c.frames <- r
@@ -337,7 +338,10 @@ func (c *client) subscribe(typ delivery.Type, names ...string) {
 func (c *client) next() *discoveryv3.DeltaDiscoveryResponse {
 	c.t.Helper()
 	select {
-	case r := <-c.frames:
+	case r, ok := <-c.frames:
+		if !ok {
+			c.t.Fatalf("the stream ended: %v", <-c.ended)
+		}
 		return r
 	case err := <-c.ended:
 		c.t.Fatalf("the stream ended: %v", err)

@@ -285,6 +285,9 @@ func (c *config) check() error {
 			errs = append(errs, fmt.Errorf("%s.tls: a socket is not encrypted; leave tls out, or listen on an address", l.key))
 		}
 	}
+	if age := c.XDS.MaxConnectionAge.D(); age > 0 && age < leastAge {
+		errs = append(errs, fmt.Errorf("xds.maxConnectionAge: %s is below the least that is taken, %s; 0s is never", age, leastAge))
+	}
 	seen := map[string]bool{spec.SourceLocal: true}
 	for i, s := range c.Sources {
 		if seen[s.Name] {
@@ -297,6 +300,9 @@ func (c *config) check() error {
 	}
 	return nil
 }
+
+// leastAge of a connection; a fleet that connects anew is sent its endpoints again.
+const leastAge = time.Second
 
 // door checks how a listener may be reached. Beyond this machine it needs TLS and a
 // credential to ask for: an address is not an identity.

@@ -21,11 +21,11 @@ func collectLess(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	tick := time.NewTicker(10 * time.Second)
+	tick := time.NewTicker(time.Second) // a fleet may connect, and the heap be another
 	defer tick.Stop()
 	last := 0
 	for {
-		if percent := growth(inUse()); percent != last {
+		if percent := growth(scanned()); percent != last {
 			debug.SetGCPercent(percent)
 			last = percent
 		}
@@ -37,17 +37,21 @@ func collectLess(ctx context.Context) {
 	}
 }
 
-// growth is by how many percent a heap may grow, in steps that are not taken for
-// nothing.
-func growth(inUse uint64) int {
+// growth is by how many percent of what is scanned a heap may grow, in steps that are not
+// taken for nothing.
+func growth(scanned uint64) int {
 	const step = 25
-	extra := min(headroom*100/max(1, inUse), 900)
+	extra := min(headroom*100/max(1, scanned), 900)
 	return 100 + int(extra)/step*step
 }
 
-// inUse is how much of the heap was in use when it was collected last.
-func inUse() uint64 {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	return live[0].Value.Uint64()
+// scanned is what the last collection found in use, with the stacks and variables that
+// it went by: what Go's percentage is of.
+func scanned() (sum uint64) {
+	sizes := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(sizes)
+	for _, s := range sizes {
+		sum += s.Value.Uint64()
+	}
+	return sum
 }

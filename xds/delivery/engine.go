@@ -71,6 +71,7 @@ type classState struct {
 	feed    *Feed
 	telling bool          // there was a round, and its pause is not over
 	took    time.Duration // the last round
+	fleet   time.Duration // what the last pause was reckoned from
 }
 
 // Feed is what the members of a class take up: the table of the last round.
@@ -173,15 +174,15 @@ func (e *Engine) round(s *classState) {
 // that: of two the shorter one counts. Nor is one that met a fleet which is still busy;
 // that is left alone for as long as a round and its pause. mu is held.
 func (s *classState) pause(took time.Duration, measured bool) time.Duration {
-	last := s.took
-	if !measured && last > 0 {
-		return last * 3
+	if !measured && s.fleet > 0 {
+		return s.fleet * 3
+	}
+	s.fleet = took
+	if s.took > 0 {
+		s.fleet = min(took, s.took)
 	}
 	s.took = took
-	if last > 0 {
-		took = min(took, last)
-	}
-	return took * 2
+	return s.fleet * 2
 }
 
 // batch is how many members are woken at once: those of a whole fleet would stand in

@@ -130,6 +130,8 @@ func TestPause(t *testing.T) {
 		{1 * ms, false, 120 * ms}, // busy: as long as a round and its pause
 		{1 * ms, false, 120 * ms},
 		{40 * ms, true, 80 * ms},
+		{600 * ms, true, 80 * ms}, // held up once,
+		{1 * ms, false, 120 * ms}, // which the busy fleet after it is not measured by
 	} {
 		if got := s.pause(x.took, x.measured); got != x.want {
 			t.Errorf("%d: the pause after %s is %s, want %s", i, x.took, got, x.want)

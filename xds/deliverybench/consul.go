@@ -92,7 +92,7 @@ func (b *bench) consul(endpoints int, every time.Duration) (out churn, err error
 		case err := <-f.failed:
 			return out, err
 		case <-time.After(10 * time.Second):
-			return out, fmt.Errorf("Consul, %d endpoints: a change did not arrive", endpoints)
+			return out, fmt.Errorf("service of %d in Consul: a change did not arrive", endpoints)
 		}
 	}
 	busyThen, stolenThen := machine()

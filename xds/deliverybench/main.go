@@ -64,7 +64,7 @@ func run(args []string) error {
 		if !strings.Contains(cells[0].String(), *only) {
 			continue
 		}
-		if cells[0].is(mainCell) {
+		if cells[0].Server == "wellspring" && cells[0].is(mainCell) {
 			cells[0].Profiled = *profile
 		}
 		if err := b.together(cells...); err != nil {

@@ -14,7 +14,12 @@ import (
 // admission lets streams begin one after the other where many come at once: a new one
 // is sent all that its class has, and those that are served need the processor too. A
 // token stands for one resource.
-type admission struct{ tokens *rate.Limiter }
+type admission struct {
+	tokens *rate.Limiter
+	// turn is had by the one stream that waits for tokens; the others wait for it. So a
+	// stream that gives up leaves none behind that are spent and serve nobody.
+	turn chan struct{}
+}
 
 const (
 	// admittedPerCore is how many resources a second new streams are sent: about what
@@ -28,7 +33,7 @@ const (
 
 func newAdmission() admission {
 	perSecond := float64(admittedPerCore * runtime.GOMAXPROCS(0))
-	return admission{rate.NewLimiter(rate.Limit(perSecond), int(perSecond*admittedAtOnce.Seconds()))}
+	return admission{rate.NewLimiter(rate.Limit(perSecond), int(perSecond*admittedAtOnce.Seconds())), make(chan struct{}, 1)}
 }
 
 // admit waits until a stream may begin that will be sent a table, and returns how long
@@ -37,6 +42,12 @@ func (s *Server) admit(ctx context.Context, t *delivery.Table) (time.Duration, e
 	began := time.Now()
 	s.metrics.waiting.Inc()
 	defer s.metrics.waiting.Dec()
+	select {
+	case s.admission.turn <- struct{}{}:
+		defer func() { <-s.admission.turn }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
 	tokens := s.admission.tokens
 	if err := tokens.WaitN(ctx, min(streamCost+t.Len(), tokens.Burst())); err != nil {
 		if ctx.Err() != nil {

@@ -3,7 +3,9 @@ package server
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"unicode/utf8"
+	"weak"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -224,7 +226,7 @@ func encoded(r delivery.Response, delta bool) mem.BufferSlice {
 	if r.Shared == nil {
 		return withNonce(r.Nonce, content(r, delta))
 	}
-	return withNonce(r.Nonce, r.Shared.Get(func() any { return image(content(r, delta)) }).(mem.BufferSlice))
+	return withNonce(r.Nonce, r.Shared.Get(func() any { return &image{content: content(r, delta)} }).(*image).whole())
 }
 
 // withNonce is a response with its nonce, made at once.
@@ -232,7 +234,7 @@ func withNonce(nonce string, rest mem.BufferSlice) mem.BufferSlice {
 	own := &struct {
 		room  [24]byte
 		part  mem.SliceBuffer
-		parts [2]mem.Buffer
+		parts [3]mem.Buffer
 	}{}
 	own.part = appendText(own.room[:0], outNonce, nonce)
 	return append(append(own.parts[:0], &own.part), rest...)
@@ -261,8 +263,28 @@ func content(r delivery.Response, delta bool) mem.BufferSlice {
 	return out
 }
 
-// image is content in one piece: gRPC walks all pieces several times for each stream.
-func image(content mem.BufferSlice) mem.BufferSlice {
-	whole := mem.SliceBuffer(content.Materialize())
-	return mem.BufferSlice{&whole}
+// image is content in one piece: gRPC walks all pieces several times for each stream. It
+// is kept for as long as streams come one after the other, and made again when others do.
+type image struct {
+	content mem.BufferSlice
+	mu      sync.Mutex
+	made    weak.Pointer[mem.SliceBuffer] // guarded by mu
 }
+
+func (i *image) whole() mem.BufferSlice {
+	if len(i.content) <= few {
+		return i.content
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	one := i.made.Value()
+	if one == nil {
+		b := mem.SliceBuffer(i.content.Materialize())
+		one = &b
+		i.made = weak.Make(one)
+	}
+	return mem.BufferSlice{one}
+}
+
+// few pieces are sent as they are.
+const few = 16

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -222,7 +225,7 @@ func TestStalled(t *testing.T) {
 			t.Errorf("shown %+v", p)
 		}
 		time.Sleep(30 * time.Second)
-		wants(t, s, map[string]float64{"stalled_total": 1, "streams": 0})
+		wants(t, s, map[string]float64{"stalled_total": 1, "streams": 0, "responses_total clusters": 1, "responses_total listeners": 0})
 		if r := s.Refused(); len(r) != 1 || r[0].Code != codes.ResourceExhausted.String() {
 			t.Errorf("shown %+v", r)
 		}
@@ -240,7 +243,7 @@ func TestAdmission(t *testing.T) {
 		perSecond = 2_000_000
 	)
 	serving(t, Config{MaxStreams: streams}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
-		s.admission = admission{rate.NewLimiter(perSecond, atOnce*each)}
+		s.admission.tokens = rate.NewLimiter(perSecond, atOnce*each)
 		all := map[string]*delivery.Resource{}
 		for i := range each - streamCost {
 			name := fmt.Sprintf("c%05d", i)
@@ -275,6 +278,89 @@ func TestAdmission(t *testing.T) {
 			t.Errorf("the last waited %s, want %s", last.Waited, want)
 		}
 		wants(t, s, map[string]float64{"streams": streams, "admitted_total": streams, "streams_waiting": 0})
+	})
+}
+
+// waiting runs a server with one stream, "served", after which nobody is admitted for ten
+// seconds.
+func waiting(t *testing.T, groups Publisher, f func(t *testing.T, s *Server, conn *grpc.ClientConn)) {
+	serving(t, Config{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		s.cfg.Publisher = groups
+		s.publish((&delivery.Table{}).With(clusterOf(0, "secret")))
+		s.admission.tokens = rate.NewLimiter((streamCost+1)/10.0, streamCost+1)
+		_ = hello(t, conn, "served")
+		synctest.Wait()
+		f(t, s, conn)
+	})
+}
+
+// Streams that give up while they wait leave nothing behind: who comes after them is
+// admitted as if they had never been.
+func TestAdmissionGivenUp(t *testing.T) {
+	waiting(t, everybody{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		for range 20 {
+			ctx, giveUp := context.WithCancel(t.Context())
+			for range 50 {
+				st, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := st.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: &corev3.Node{Id: "hasty"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wants(t, s, map[string]float64{"streams": 51, "streams_waiting": 50})
+			giveUp()
+			wants(t, s, map[string]float64{"streams": 1, "streams_waiting": 0, "admitted_total": 1})
+		}
+		began := time.Now()
+		if _, err := hello(t, conn, "patient").Recv(); err != nil || time.Since(began) > 10*time.Second {
+			t.Errorf("admitted after %s (%v)", time.Since(began), err)
+		}
+	})
+}
+
+// changing is a publisher that says otherwise once told to.
+type changing struct {
+	everybody
+	denied *atomic.Bool
+}
+
+func (c changing) GroupOf(p model.Proxy) (string, error) {
+	if c.denied.Load() {
+		return "", fmt.Errorf("%w: its certificate is not one of the group's", model.ErrDenied)
+	}
+	return c.everybody.GroupOf(p)
+}
+
+// Who belongs to nobody any more once it is its turn is sent nothing.
+func TestDeniedWhileWaiting(t *testing.T) {
+	denied := &atomic.Bool{}
+	waiting(t, changing{denied: denied}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		st := hello(t, conn, "late")
+		synctest.Wait()
+		denied.Store(true)
+		if r, err := st.Recv(); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("sent %v, %v", r, err)
+		}
+	})
+}
+
+// A stream that waits does not hide another one of its proxy that is served.
+func TestHoldingWhileWaiting(t *testing.T) {
+	waiting(t, everybody{}, func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+		_ = hello(t, conn, "served")
+		synctest.Wait()
+		if _, err := s.Holding(t.Context(), "served"); errors.Is(err, model.ErrNotFound) {
+			t.Error(err)
+		}
+		if p := s.Streams(t.Context()); len(p) != 1 || p[0].Duplicate {
+			t.Errorf("shown %+v", p)
+		}
+		time.Sleep(11 * time.Second)
+		if p := s.Streams(t.Context()); len(p) != 2 || !p[0].Duplicate || p[1].Waited < 9*time.Second {
+			t.Errorf("shown %+v", p)
+		}
 	})
 }
 

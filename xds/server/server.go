@@ -167,7 +167,10 @@ func (s *Server) serve(g grpc.ServerStream, delta bool) error {
 		if len(r.why) > maxWhy {
 			r.why = strings.ToValidUTF8(r.why[:maxWhy], "") + "…"
 		}
-		s.remember(st.proxy, r)
+		st.mu.Lock()
+		p := st.proxy
+		st.mu.Unlock()
+		s.remember(p, r)
 		return status.Error(r.code, r.why)
 	}
 	return err
@@ -213,9 +216,15 @@ func (s *Server) add(st *stream) error {
 		s.none = make(chan struct{})
 		go s.follow(s.none)
 	}
-	s.refused = slices.DeleteFunc(s.refused, func(r model.RefusedStream) bool { return r.Proxy.ID == st.proxy.ID }) // it is served now
 	s.metrics.streams.Set(float64(len(s.streams)))
 	return nil
+}
+
+// served forgets that a proxy was refused.
+func (s *Server) served(node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = slices.DeleteFunc(s.refused, func(r model.RefusedStream) bool { return r.Proxy.ID == node })
 }
 
 func (s *Server) remove(st *stream) {
@@ -264,20 +273,25 @@ func kind(delta bool) string {
 func (s *Server) Streams(context.Context) []model.Stream {
 	s.mu.Lock()
 	all := make([]*stream, 0, len(s.streams))
-	ids := map[string]int{}
 	for _, st := range s.streams {
 		all = append(all, st)
-		ids[st.proxy.ID]++
 	}
 	s.mu.Unlock()
+	ids := map[string]int{}
 	out := make([]model.Stream, 0, len(all))
 	for _, st := range all {
-		p := model.Stream{Proxy: st.proxy, Number: st.id, Kind: kind(st.delta), Connected: st.connected, Supported: st.supported, Duplicate: ids[st.proxy.ID] > 1}
-		if st.look(func(x *delivery.Session) {
-			p.Group, p.Delivery, p.Waited, p.Changes, p.Coalesced, p.Unsent = st.class.Group, x.Deliveries(), st.waited, st.changes, st.coalesced, st.unsent
-		}) {
+		st.look(func(x *delivery.Session) {
+			p := model.Stream{
+				Proxy: st.proxy, Number: st.id, Kind: kind(st.delta), Connected: st.connected, Supported: st.supported, Delivery: x.Deliveries(),
+				Waited: st.waited, Changes: st.changes, Coalesced: st.coalesced, Unsent: st.unsent,
+			}
+			p.Group = st.class.Group
+			ids[p.ID]++
 			out = append(out, p)
-		}
+		})
+	}
+	for i := range out {
+		out[i].Duplicate = ids[out[i].ID] > 1
 	}
 	slices.SortFunc(out, func(a, b model.Stream) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Number, b.Number)) })
 	return out
@@ -297,17 +311,21 @@ func (s *Server) Refused() []model.RefusedStream {
 // newest stream of the id counts; the error is model.ErrNotFound when none is
 // connected.
 func (s *Server) Holding(_ context.Context, id string) (model.Holding, error) {
+	var all []*stream
 	s.mu.Lock()
-	var st *stream
-	for _, x := range s.streams {
-		if x.proxy.ID == id && (st == nil || x.id > st.id) {
-			st = x
+	for _, st := range s.streams {
+		if st.node == id {
+			all = append(all, st)
 		}
 	}
 	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b *stream) int { return cmp.Compare(b.id, a.id) })
 	out := model.Holding{Proxy: id}
 	var held map[delivery.Type][]*delivery.Resource
-	if st == nil || !st.look(func(x *delivery.Session) { held, out.Delivery = x.Holds(), x.Deliveries() }) {
+	served := slices.ContainsFunc(all, func(st *stream) bool { // the newest may still wait to be admitted
+		return st.look(func(x *delivery.Session) { held, out.Delivery = x.Holds(), x.Deliveries() })
+	})
+	if !served {
 		return out, fmt.Errorf("proxy %q is not connected: %w", id, model.ErrNotFound)
 	}
 	for _, typ := range delivery.Types {

@@ -30,24 +30,26 @@ type stream struct {
 	id     uint64
 	end    context.CancelCauseFunc // ends the stream; the first cause counts
 
-	// set before the stream is listed, then read-only
+	node string // the proxy's id; set before the stream is listed, then read-only
+
+	mu        sync.Mutex // guards what follows; never held while sending
 	proxy     model.Proxy
 	supported bool
 	connected time.Time
 	waited    time.Duration // to be admitted
-
-	mu      sync.Mutex // guards what follows; never held while sending
-	class   delivery.Class
-	session *delivery.Session // nil before the first request and after the end
-	feed    *delivery.Feed
-	table   *delivery.Table // that the session has
-	number  uint64          // of that table in its class
-	queue   []delivery.Response
-	sending bool
-	unsent  time.Time   // since when it takes what is being sent
-	again   *time.Timer // steps though nothing happens
-	stall   *time.Timer // ends a stream that does not take what is sent
-	unknown map[delivery.Type]bool
+	class     delivery.Class
+	session   *delivery.Session // nil before the first request and after the end
+	feed      *delivery.Feed
+	table     *delivery.Table // that the session has
+	number    uint64          // of that table in its class
+	queue     []delivery.Response
+	sending   bool
+	last      delivery.Response // that is being sent,
+	lastSize  int
+	unsent    time.Time   // since when
+	again     *time.Timer // steps though nothing happens
+	stall     *time.Timer // ends a stream that does not take what is sent
+	unknown   map[delivery.Type]bool
 
 	changes, coalesced uint64 // tables that it took up, and those that it was spared
 	large              bool   // a large response was told of
@@ -89,7 +91,10 @@ func (st *stream) receive(ctx context.Context) error {
 	if err := st.hello(ctx, m); err != nil {
 		return err
 	}
-	st.regroup() // the Spec may have changed before the stream was listed
+	st.regroup() // the Spec may have changed before the session began
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // and what it asks for is not its to have
+	}
 	m.first = false
 	for {
 		if err := st.take(m); err != nil {
@@ -197,7 +202,13 @@ func (st *stream) send(round *delivery.Round) {
 func (st *stream) pop() (mem.BufferSlice, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.unsent = time.Time{}
+	if !st.unsent.IsZero() { // it was handed over
+		st.server.metrics.push(st.last, st.lastSize)
+		if st.session != nil {
+			st.session.Sent(st.last.Type, st.lastSize)
+		}
+		st.unsent, st.last = time.Time{}, delivery.Response{}
+	}
 	if !st.pump() {
 		st.sending = false
 		return nil, nil
@@ -209,9 +220,7 @@ func (st *stream) pop() (mem.BufferSlice, error) {
 	if err := st.mayBeLarge(next.Type, n); err != nil {
 		return nil, err
 	}
-	st.server.metrics.push(next, n)
-	st.session.Sent(next.Type, n)
-	st.unsent = time.Now()
+	st.last, st.lastSize, st.unsent = next, n, time.Now()
 	if st.stall == nil {
 		st.stall = time.AfterFunc(st.server.cfg.Stall, st.stalled)
 	} else {
@@ -319,54 +328,70 @@ func (st *stream) notServed(t delivery.Type) {
 	}
 }
 
-// hello settles by the first request who this is, and begins the session.
+// hello settles by the first request who this is, waits for its turn and begins the
+// session.
 func (st *stream) hello(ctx context.Context, m message) error {
 	if m.node == nil || m.node.ID == "" {
 		return refuse(codes.InvalidArgument, "the first request has no node id; set node.id in the bootstrap")
 	}
-	s := st.server
-	st.proxy = *m.node
+	proxy := *m.node
 	if p, ok := peer.FromContext(ctx); ok {
-		st.proxy.Peer = p.Addr.String()
+		proxy.Peer = p.Addr.String()
 	}
-	st.proxy.Identity = identity(ctx)
-	st.connected = time.Now()
-	group, err := st.groupOf()
+	proxy.Identity = identity(ctx)
+	if err := st.list(ctx, proxy); err != nil {
+		return err
+	}
+	class, err := st.classOf()
 	if err != nil {
 		return err
 	}
-	st.proxy.Group = group
-	if err := s.cfg.Publisher.Ready(group); err != nil {
-		return refuse(codes.Unavailable, "%s", err)
-	}
-	band, supported := translate.BandOf(st.proxy.Version)
-	st.supported = supported
-	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
-		band, st.supported = translate.GRPC, true
-	}
-	if err := st.list(ctx); err != nil {
-		return err
-	}
-	class := delivery.Class{Group: group, Band: int(band)}
+	s := st.server
 	s.cfg.Publisher.Join(class)
-	if st.waited, err = s.admit(ctx, s.cfg.Engine.Table(class)); err != nil {
+	waited, err := s.admit(ctx, s.cfg.Engine.Table(class))
+	if err != nil {
 		return err
 	}
-	return st.begin(ctx, class)
+	if class, err = st.classOf(); err != nil { // the Spec may have changed meanwhile
+		return err
+	}
+	return st.begin(ctx, class, waited)
 }
 
 // list makes the stream one of the server's, where it has not ended.
-func (st *stream) list(ctx context.Context) error {
+func (st *stream) list(ctx context.Context, proxy model.Proxy) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.proxy, st.connected = proxy, time.Now()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	st.node = proxy.ID
 	return st.server.add(st)
 }
 
+// classOf is the class that the proxy belongs to now, or why it cannot be served.
+func (st *stream) classOf() (c delivery.Class, err error) {
+	group, err := st.groupOf()
+	if err != nil {
+		return c, err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.proxy.Group = group
+	if err := st.server.cfg.Publisher.Ready(group); err != nil {
+		return c, refuse(codes.Unavailable, "%s", err)
+	}
+	band, supported := translate.BandOf(st.proxy.Version)
+	if strings.HasPrefix(st.proxy.Agent, "gRPC") {
+		band, supported = translate.GRPC, true
+	}
+	st.supported = supported
+	return delivery.Class{Group: group, Band: int(band)}, nil
+}
+
 // begin starts the session of the stream.
-func (st *stream) begin(ctx context.Context, class delivery.Class) error {
+func (st *stream) begin(ctx context.Context, class delivery.Class, waited time.Duration) error {
 	s := st.server
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -379,8 +404,9 @@ func (st *stream) begin(ctx context.Context, class delivery.Class) error {
 	}
 	memory := s.cfg.Engine.Memory(class.Group, st.proxy.ID, st.proxy.Version, time.Now())
 	client := delivery.Client{Delta: st.delta, Drain: st.drain(), Private: private(ctx), Follows: class.Band == int(translate.GRPC)}
-	st.class, st.table = class, table
+	st.class, st.table, st.waited = class, table, waited
 	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, client, table, time.Now(), st.emit)
+	s.served(st.proxy.ID)
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", class.Group, "version", st.proxy.Version)
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	return nil
