@@ -136,7 +136,7 @@ func (b *bench) table(to io.Writer) {
 	}
 	_ = w.Flush()
 	for _, r := range b.results {
-		if r.StoppedKB > 0 {
+		if r.Stopped >= 100 { // of one it is noise
 			fmt.Fprintf(to, "%s: %.1f kB for each that is stopped\n", r.cell, r.StoppedKB)
 		}
 		if r.Storms == 0 {
