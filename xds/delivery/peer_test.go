@@ -8,8 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // both runs a test twice: as a delta and as a state-of-the-world stream.
 func both(t *testing.T, f func(t *testing.T, p *peer)) {
