@@ -284,3 +284,29 @@ func TestRefusedRemoval(t *testing.T) {
 	p.settle()
 	p.wantHolds(Clusters)
 }
+
+// A route table that was refused, and is tried once more on a new stream, waits for the
+// clusters that it names as any other does.
+func TestTriedAgainWaits(t *testing.T) {
+	p := newPeer(t, true)
+	// 1. the cluster is refused, and so is the only table that the proxy was sent
+	p.table = table(cluster("c", "bad"), assignment("c@1", "1"), listener("edge", "1", "127.0.0.1:80"), routes("edge", "1", "c"))
+	p.connect()
+	p.ask(Clusters)
+	p.nack(p.only(), "no")
+	p.ask(Listeners)
+	p.settle()
+	p.ask(RouteTables, "edge")
+	p.nack(p.only(), "no")
+	// 2. the cluster is mended, and the stream breaks
+	p.update(table(cluster("c", "2"), assignment("c@1", "1"), listener("edge", "1", "127.0.0.1:80"), routes("edge", "1", "c")))
+	p.connect()
+	p.ask(Clusters)
+	p.ask(Listeners)
+	p.ask(RouteTables, "edge")
+	// 3. the table is tried again, once the cluster is there
+	out := p.pump()
+	p.want(out, "clusters[c=2]")
+	p.ack(out[0])
+	p.want(p.pump(), "routes[edge=1]")
+}

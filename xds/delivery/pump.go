@@ -179,9 +179,13 @@ func (s *Session) want(st *state, name string, served *Resource, now time.Time) 
 		return nil, false, time.Time{}
 	case st.typ == Assignments && !s.belongs(st, name):
 		return nil, !s.types.of(Clusters).started, time.Time{} // it is kept for others: this proxy never had the cluster
-	case s.memory.isParked(r):
-		return s.instead(st, r)
-	case st.typ == RouteTables, st.typ == Listeners:
+	}
+	if s.memory.isParked(r) {
+		if other, keep := s.instead(st, r); other != r {
+			return other, keep, time.Time{}
+		}
+	}
+	if st.typ == RouteTables || st.typ == Listeners {
 		return s.makeBeforeBreak(st, r, now)
 	}
 	return r, false, time.Time{}
@@ -189,18 +193,18 @@ func (s *Session) want(st *state, name string, served *Resource, now time.Time) 
 
 // instead is what a proxy gets in place of content that it refused: what it
 // accepted last, or, once on each stream, the refused content again.
-func (s *Session) instead(st *state, r *Resource) (*Resource, bool, time.Time) {
+func (s *Session) instead(st *state, r *Resource) (other *Resource, keep bool) {
 	key := content{r.Type, r.Name, r.Version}
 	if last := s.memory.last(r.Type, r.Name); last != nil && last.Version != r.Version {
-		return last, false, time.Time{}
+		return last, false
 	}
 	if st.stand(r.Name).some {
-		return nil, true, time.Time{} // it has a form that we do not know
+		return nil, true // it has a form that we do not know
 	}
 	if !st.retried[key] {
-		return r, false, time.Time{}
+		return r, false
 	}
-	return nil, true, time.Time{}
+	return nil, true
 }
 
 // assignmentMayReturn tells whether an assignment that is not served may be
