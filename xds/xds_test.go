@@ -52,13 +52,19 @@ func newStore(t testing.TB, text string) *memoryStore {
 	return s
 }
 
-// apply sets documents; "-Kind/name" lines delete.
-func (s *memoryStore) apply(t testing.TB, text string) {
+func parse(t testing.TB, text string) []*spec.Document {
 	t.Helper()
 	docs, faults := spec.Parse("test", []byte(text))
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
+	return docs
+}
+
+// apply sets documents; "-Kind/name" lines delete.
+func (s *memoryStore) apply(t testing.TB, text string) {
+	t.Helper()
+	docs := parse(t, text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range docs {
@@ -73,10 +79,7 @@ func (s *memoryStore) apply(t testing.TB, text string) {
 // change sets documents as the real store does, which has others too.
 func (s *memoryStore) change(t testing.TB, text string) {
 	t.Helper()
-	docs, faults := spec.Parse("test", []byte(text))
-	if len(faults) > 0 {
-		t.Fatal(faults)
-	}
+	docs := parse(t, text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range docs {

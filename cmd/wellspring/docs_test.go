@@ -63,7 +63,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	names := map[string]bool{}
 	descriptions := make(chan *prometheus.Desc, 100)
 	certificate.New(certificate.Config{}).Describe(descriptions)
-	server.New(server.Config{Engine: delivery.NewEngine()}).Describe(descriptions)
+	server.New(server.Config{Engine: delivery.NewEngine()}).Metrics().Describe(descriptions)
 	admin.NewMetrics(admin.Config{}).Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {

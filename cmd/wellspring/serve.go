@@ -133,7 +133,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api), streams)
+	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics())
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell

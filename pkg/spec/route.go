@@ -63,9 +63,9 @@ type Destination struct {
 
 // leadsTo lists the upstreams of every rule, as often as they are named.
 func (r *Route) leadsTo() []string {
-	var out []string
-	for _, rule := range r.Rules {
-		for _, to := range rule.To {
+	out := make([]string, 0, len(r.Rules))
+	for i := range r.Rules {
+		for _, to := range r.Rules[i].To {
 			out = append(out, to.Upstream)
 		}
 	}

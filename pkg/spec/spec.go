@@ -471,10 +471,8 @@ func (l *linker) unused() {
 				}
 			}
 		case *Route:
-			for i := range b.Rules {
-				for _, to := range b.Rules[i].To {
-					upstreams[to.Upstream] = true
-				}
+			for _, name := range b.leadsTo() {
+				upstreams[name] = true
 			}
 		}
 	}

@@ -2,19 +2,20 @@ package server
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/wellspring-xds/wellspring/xds/delivery"
 )
 
-// metrics are what a server counts.
+// metrics are what a server counts, and the registry that they are in.
 type metrics struct {
+	*prometheus.Registry
 	streams   prometheus.Gauge
 	waiting   prometheus.Gauge
 	admitted  prometheus.Counter
 	stalled   prometheus.Counter
 	coalesced prometheus.Counter
 	types     map[delivery.Type]*typeMetrics
-	all       []prometheus.Collector
 }
 
 // typeMetrics are those of a type, found once.
@@ -29,37 +30,29 @@ type typeMetrics struct {
 var ackBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
 func newMetrics(e *delivery.Engine) *metrics {
-	m := &metrics{types: map[delivery.Type]*typeMetrics{}}
-	keep := func(c prometheus.Collector) { m.all = append(m.all, c) }
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-		keep(g)
-		return g
+	registry := prometheus.NewRegistry()
+	in := promauto.With(registry)
+	m := &metrics{
+		Registry:  registry,
+		streams:   in.NewGauge(prometheus.GaugeOpts{Name: "wellspring_xds_streams", Help: "Streams that are open."}),
+		waiting:   in.NewGauge(prometheus.GaugeOpts{Name: "wellspring_xds_streams_waiting", Help: "Streams that wait to be admitted."}),
+		admitted:  in.NewCounter(prometheus.CounterOpts{Name: "wellspring_xds_admitted_total", Help: "Streams that were admitted."}),
+		stalled:   in.NewCounter(prometheus.CounterOpts{Name: "wellspring_xds_stalled_total", Help: "Streams that were cut off since nothing was read."}),
+		coalesced: in.NewCounter(prometheus.CounterOpts{Name: "wellspring_xds_coalesced_total", Help: "Changes that a stream was spared since a newer one took their place."}),
+		types:     map[delivery.Type]*typeMetrics{},
 	}
-	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		keep(c)
-		return c
-	}
-	counter := func(name, help string) prometheus.Counter { return counters(name, help).WithLabelValues() }
+	in.NewCounterFunc(prometheus.CounterOpts{Name: "wellspring_xds_changes_total", Help: "Changes of what a class of proxies is served."},
+		func() float64 { return float64(e.Changes()) })
+	in.NewGaugeFunc(prometheus.GaugeOpts{Name: "wellspring_xds_parked", Help: "Resources that connected proxies refused, each proxy counted."},
+		func() float64 { return float64(e.Parked()) })
 
-	m.streams = gauge("wellspring_xds_streams", "Streams that are open.")
-	m.waiting = gauge("wellspring_xds_streams_waiting", "Streams that wait to be admitted.")
-	m.admitted = counter("wellspring_xds_admitted_total", "Streams that were admitted.")
-	m.stalled = counter("wellspring_xds_stalled_total", "Streams that were cut off since nothing was read.")
-	m.coalesced = counter("wellspring_xds_coalesced_total", "Changes that a stream was spared since a newer one took their place.")
-	keep(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "wellspring_xds_changes_total", Help: "Changes of what a class of proxies is served."},
-		func() float64 { return float64(e.Changes()) }))
-	keep(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "wellspring_xds_parked", Help: "Resources that connected proxies refused, each proxy counted."},
-		func() float64 { return float64(e.Parked()) }))
-
-	responses := counters("wellspring_xds_responses_total", "Responses sent, by type.", "type")
-	bytes := counters("wellspring_xds_response_bytes_total", "Bytes of the responses sent, by type.", "type")
-	large := counters("wellspring_xds_large_responses_total", "Responses of more than 4 MiB, by type.", "type")
-	resources := counters("wellspring_xds_resources_total", "Resources sent or told as removed, by type.", "type", "change")
-	refusals := counters("wellspring_xds_refusals_total", "Responses that a proxy refused, by type.", "type")
-	acks := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "wellspring_xds_ack_seconds", Help: "From a response to its answer, by type.", Buckets: ackBuckets}, []string{"type"})
-	keep(acks)
+	byType := []string{"type"}
+	responses := in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_responses_total", Help: "Responses sent, by type."}, byType)
+	bytes := in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_response_bytes_total", Help: "Bytes of the responses sent, by type."}, byType)
+	large := in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_large_responses_total", Help: "Responses of more than 4 MiB, by type."}, byType)
+	resources := in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_resources_total", Help: "Resources sent or told as removed, by type."}, []string{"type", "change"})
+	refusals := in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_xds_refusals_total", Help: "Responses that a proxy refused, by type."}, byType)
+	acks := in.NewHistogramVec(prometheus.HistogramOpts{Name: "wellspring_xds_ack_seconds", Help: "From a response to its answer, by type.", Buckets: ackBuckets}, byType)
 	for _, t := range delivery.Types { // so that the first one is a rise
 		short := t.Short()
 		m.types[t] = &typeMetrics{
@@ -71,19 +64,8 @@ func newMetrics(e *delivery.Engine) *metrics {
 	return m
 }
 
-// Describe and Collect are the server's metrics.
-func (s *Server) Describe(to chan<- *prometheus.Desc) {
-	for _, c := range s.metrics.all {
-		c.Describe(to)
-	}
-}
-
-// Collect is prometheus.Collector's.
-func (s *Server) Collect(to chan<- prometheus.Metric) {
-	for _, c := range s.metrics.all {
-		c.Collect(to)
-	}
-}
+// Metrics are what the server counts, to be registered.
+func (s *Server) Metrics() prometheus.Collector { return s.metrics }
 
 // push counts a response.
 func (m *metrics) push(r delivery.Response, bytes int) {

@@ -29,7 +29,7 @@ import (
 func counted(t *testing.T, s *Server) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewRegistry()
-	r.MustRegister(s)
+	r.MustRegister(s.Metrics())
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -271,12 +271,7 @@ func kind(delta bool) string {
 
 // Streams lists the connected proxies by id, then stream.
 func (s *Server) Streams(context.Context) []model.Stream {
-	s.mu.Lock()
-	all := make([]*stream, 0, len(s.streams))
-	for _, st := range s.streams {
-		all = append(all, st)
-	}
-	s.mu.Unlock()
+	all := s.open()
 	ids := map[string]int{}
 	out := make([]model.Stream, 0, len(all))
 	for _, st := range all {
@@ -311,14 +306,7 @@ func (s *Server) Refused() []model.RefusedStream {
 // newest stream of the id counts; the error is model.ErrNotFound when none is
 // connected.
 func (s *Server) Holding(_ context.Context, id string) (model.Holding, error) {
-	var all []*stream
-	s.mu.Lock()
-	for _, st := range s.streams {
-		if st.node == id {
-			all = append(all, st)
-		}
-	}
-	s.mu.Unlock()
+	all := slices.DeleteFunc(s.open(), func(st *stream) bool { return st.node != id })
 	slices.SortFunc(all, func(a, b *stream) int { return cmp.Compare(b.id, a.id) })
 	out := model.Holding{Proxy: id}
 	var held map[delivery.Type][]*delivery.Resource
