@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"xds/delivery":         {"pkg/model"},
 	"xds/server":           {"pkg/access", "pkg/model", "xds/delivery", "xds/translate"},
 	"xds/xdstest":          {},
-	"xds/deliverybench":    {"pkg/consultest", "xds/delivery"},
+	"xds/deliverybench":    {"pkg/certtest", "pkg/consultest", "xds/delivery"},
 	"envoy-bootstrap":      {},
 	"examples/backend":     {},
 	"examples/backend/run": {"examples/backend"},

@@ -494,7 +494,7 @@ func (p *Publisher) prune() {
 		}
 	}
 	for k := range p.clusters {
-		if !declared["Upstream/"+k.name] {
+		if p.spec.Document(spec.KindUpstream, k.name) == nil {
 			delete(p.clusters, k)
 		}
 	}

@@ -19,7 +19,6 @@ type cell struct {
 	FullNode  bool   `json:"fullNode,omitempty"`
 	TLS       bool   `json:"tls,omitempty"`
 	Stopped   int    `json:"stopped,omitempty"` // clients besides that read nothing
-	Consul    bool   `json:"consul,omitempty"`  // a real one in place of the registry of ours
 
 	Colds    int    `json:"-"` // how often all streams connect; 1 at least
 	Turns    int    `json:"-"` // of pushes
@@ -36,7 +35,7 @@ func (c cell) String() string { return c.Server + " " + c.short() }
 
 func (c cell) short() string {
 	words := []string{fmt.Sprintf("%d×%d, %d streams", c.Clusters, c.Endpoints, c.Streams)}
-	for word, is := range map[string]bool{"sotw": c.SotW, "full node": c.FullNode, "TLS": c.TLS, "Consul": c.Consul} {
+	for word, is := range map[string]bool{"sotw": c.SotW, "full node": c.FullNode, "TLS": c.TLS} {
 		if is {
 			words = append(words, word)
 		}

@@ -44,7 +44,7 @@ func (b *bench) consul(endpoints int, every time.Duration) (out churn, err error
 		return out, err
 	}
 	defer agent.Kill()
-	c := cell{Server: "wellspring", Clusters: 1, Endpoints: endpoints, Streams: churnStreams, Consul: true}
+	c := cell{Server: "wellspring", Clusters: 1, Endpoints: endpoints, Streams: churnStreams}
 	service := upstream(0, 1)
 	register := func(id string, n int) error {
 		return agent.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: service, Address: fmt.Sprintf("10.1.%d.%d", n/250, n%250+1), Port: 8080})

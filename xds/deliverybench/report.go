@@ -67,7 +67,7 @@ var morePlan = [][]cell{
 
 // is tells whether a cell is of a size, in its plain form.
 func (c cell) is(size cell) bool {
-	return c.Clusters == size.Clusters && c.Endpoints == size.Endpoints && c.Streams == size.Streams && !c.SotW && !c.FullNode && !c.TLS && !c.Consul && c.Stopped == 0
+	return c.Clusters == size.Clusters && c.Endpoints == size.Endpoints && c.Streams == size.Streams && !c.SotW && !c.FullNode && !c.TLS && c.Stopped == 0
 }
 
 // find returns the first result of a server in a cell.

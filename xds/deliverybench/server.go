@@ -15,6 +15,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
 )
 
 // peer is a server to compare with. flip changes the next moving assignment to a
@@ -61,7 +63,7 @@ func servePeer(dir, form string) error {
 	}
 	creds := insecure.NewCredentials()
 	if of.TLS {
-		k := &keys{dir: filepath.Dir(dir)}
+		k := &keys{Authority: certtest.Authority{Dir: filepath.Dir(dir)}}
 		if creds, err = credentials.NewServerTLSFromFile(k.cert(), k.key()); err != nil {
 			return err
 		}

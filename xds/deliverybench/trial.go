@@ -33,6 +33,7 @@ type trial struct {
 	late    *marks // of the turns of pushes
 	before  stats  // before the first push
 	asking  stats  // what asking for them cost
+	idle    uint64 // live bytes before the first push
 	pushed  int    // pushes that were counted
 }
 
@@ -194,7 +195,8 @@ func (r *trial) beforeAll() error {
 	if r.before, err = r.t.stats(); err != nil {
 		return err
 	}
-	r.asking = stats{Mallocs: r.before.Mallocs - asked.Mallocs, AllocBytes: r.before.AllocBytes - asked.AllocBytes, Live: idle.Live}
+	r.asking = stats{Mallocs: r.before.Mallocs - asked.Mallocs, AllocBytes: r.before.AllocBytes - asked.AllocBytes}
+	r.idle = idle.Live
 	r.late.late = histogram{}
 	r.f.bytes.Store(0)
 	return nil
@@ -213,7 +215,7 @@ func (r *trial) pushedAll(int) error {
 	r.r.Wire = float64(wire) / n
 	r.r.P50, r.r.P99 = millis(r.late.late.quantile(0.5)), millis(r.late.late.quantile(0.99))
 	if r.Stopped > 0 {
-		r.r.StoppedKB = (float64(after.Live) - float64(r.asking.Live)) / 1024 / float64(r.Stopped)
+		r.r.StoppedKB = (float64(after.Live) - float64(r.idle)) / 1024 / float64(r.Stopped)
 	}
 	if r.Profiled == "" {
 		return nil
