@@ -96,7 +96,7 @@ docs: build ## write what is generated: reference, JSON Schema, edge.yaml
 	@mkdir -p docs
 	@bin/wellspring reference > docs/reference.md
 	@bin/wellspring reference --schema > docs/schema.json
-	@bin/wellspring bootstrap --node-id edge-1 --group edge > envoy-bootstrap/edge.yaml
+	@bin/wellspring bootstrap --node-id edge-1 --group edge --report-key of-this-example > envoy-bootstrap/edge.yaml
 
 .PHONY: bench
 bench: build ## what a change costs, beside other servers (QUICK=1: four minutes)

@@ -135,7 +135,7 @@ func TestRealContainer(t *testing.T) {
 	args := append([]string{
 		"--mount", "--propagation", "private", "--", "sh", "-c",
 		`mount --bind /proc "$1/proc" && mount --bind /dev "$1/dev" && root=$1 user=$2 && shift 2 && exec chroot --userspec="$user" "$root" "$@"`, "sh", root, user,
-	}, append(entry, "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")...)
+	}, append(entry, "--telemetry-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")...)
 	cmd := exec.CommandContext(t.Context(), unshare, args...) //nolint:gosec // of our own file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said strings.Builder
@@ -298,7 +298,7 @@ func TestRealMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := proc.Start(program(t), []string{"serve", "--data-dir", dir, "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, nil)
+	server, err := proc.Start(program(t), []string{"serve", "--data-dir", dir, "--telemetry-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,28 +16,25 @@ package bootstrap
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/netip"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 	"sigs.k8s.io/yaml"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // XDSCluster is the name of the control plane's cluster. Documents may not use
@@ -51,6 +48,9 @@ type Config struct {
 	// Group becomes the node's cluster, which a Group matches by default.
 	Group string
 	Zone  string
+	// Envoy is the version that reads it, from 1.37; "" is the newest, 1.40. It says
+	// only how Telemetry is sent.
+	Envoy string
 	// XDS are the control plane's addresses, HOST:PORT or unix:///path; default 127.0.0.1:18000.
 	XDS []string
 	// TLS to the control plane; nil is none.
@@ -58,6 +58,8 @@ type Config struct {
 	// Admin is where Envoy's admin listens: IP:PORT on loopback, or the absolute
 	// path of a unix socket. Default 127.0.0.1:9901.
 	Admin string
+	// Telemetry is what Envoy reports, and where; nil is nothing.
+	Telemetry *Telemetry
 	// DrainTime is what Envoy is started with as --drain-time-s; the control plane
 	// keeps the clusters of a removed listener for that long. Default 600s.
 	DrainTime time.Duration
@@ -92,11 +94,14 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	c.Admin = cmp.Or(c.Admin, defaultAdmin)
 	c.DrainTime = cmp.Or(c.DrainTime, defaultDrainTime)
 	c.MaxConnections = cmp.Or(c.MaxConnections, defaultMaxConnections)
+	if c.minor() == 0 {
+		return nil, fmt.Errorf("version %q of Envoy is none from 1.%d", c.Envoy, oldest)
+	}
 	admin, err := adminAddress(c.Admin)
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := xdsCluster(c.XDS)
+	cluster, err := controlPlane(XDSCluster, c.XDS, &corev3.Http2ProtocolOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +110,13 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 			return nil, err
 		}
 	}
-	ours, err := structpb.NewStruct(map[string]any{"wellspring": map[string]any{
-		"admin": c.Admin, "drainTime": c.DrainTime.String(),
-	}})
+	said := map[string]any{"admin": c.Admin, "drainTime": c.DrainTime.String()}
+	if c.Telemetry != nil {
+		t := *c.Telemetry
+		c.Telemetry, t.Level = &t, cmp.Or(t.Level, model.TelemetryEndpoints)
+		said[MetadataTelemetry], said[MetadataReportKey] = string(c.Telemetry.Level), c.Telemetry.Key
+	}
+	ours, err := structpb.NewStruct(map[string]any{"wellspring": said})
 	if err != nil {
 		return nil, err
 	}
@@ -135,10 +144,34 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	if c.Zone != "" {
 		b.Node.Locality = &corev3.Locality{Zone: c.Zone}
 	}
+	if c.Telemetry != nil {
+		if err := c.Telemetry.report(b, c); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	return b, nil
+}
+
+// The supported minors of Envoy 1.x.
+const (
+	oldest = 37
+	newest = 40
+)
+
+// minor of the Envoy that reads the bootstrap; 0 where it cannot be told or is too
+// old.
+func (c Config) minor() int {
+	if c.Envoy == "" {
+		return newest
+	}
+	var minor int
+	if n, _ := fmt.Sscanf(c.Envoy, "1.%d", &minor); n != 1 || minor < oldest {
+		return 0
+	}
+	return minor
 }
 
 // JSON prints a bootstrap as JSON.
@@ -178,57 +211,6 @@ func adsConfig() *corev3.ApiConfigSource {
 	}
 }
 
-func xdsCluster(addresses []string) (*clusterv3.Cluster, error) {
-	kind := clusterv3.Cluster_STATIC
-	var eps []*endpointv3.LbEndpoint
-	for _, a := range addresses {
-		if path, ok := strings.CutPrefix(a, "unix://"); ok {
-			if !strings.HasPrefix(path, "/") {
-				return nil, fmt.Errorf("control plane address %q is not unix:// and an absolute path", a)
-			}
-			eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-				Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}},
-			}}})
-			continue
-		}
-		host, port, err := net.SplitHostPort(a)
-		n, perr := strconv.ParseUint(port, 10, 16)
-		if err != nil || perr != nil || n == 0 || host == "" {
-			return nil, fmt.Errorf("control plane address %q is neither HOST:PORT nor unix:///path", a)
-		}
-		if _, err := netip.ParseAddr(host); err != nil {
-			kind = clusterv3.Cluster_STRICT_DNS
-		}
-		eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: socket(host, uint32(n)),
-		}}})
-	}
-	options, err := packed(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{ConnectionKeepalive: &corev3.KeepaliveSettings{
-				Interval: durationpb.New(20 * time.Second), Timeout: durationpb.New(5 * time.Second),
-			}},
-		}},
-	}})
-	if err != nil {
-		return nil, err
-	}
-	return &clusterv3.Cluster{
-		Name:                 XDSCluster,
-		DnsLookupFamily:      clusterv3.Cluster_V4_PREFERRED,
-		ConnectTimeout:       durationpb.New(time.Second),
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: XDSCluster,
-			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: eps}},
-		},
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
-		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(30), KeepaliveInterval: wrapperspb.UInt32(5),
-		}},
-	}, nil
-}
-
 // adminAddress takes loopback and unix sockets: Envoy's admin has no
 // authentication.
 func adminAddress(a string) (*corev3.Address, error) {
@@ -243,12 +225,6 @@ func adminAddress(a string) (*corev3.Address, error) {
 		return nil, fmt.Errorf("admin address %q is not loopback; Envoy's admin has no authentication: use 127.0.0.1 or a unix socket", a)
 	}
 	return socket(ap.Addr().String(), uint32(ap.Port())), nil
-}
-
-func socket(host string, port uint32) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
-	}}}
 }
 
 // overload bounds connections, and the heap where a limit is given.
@@ -269,11 +245,7 @@ func overload(c Config) *overloadv3.OverloadManager {
 }
 
 func monitor(name string, m proto.Message) *overloadv3.ResourceMonitor {
-	a, err := packed(m)
-	if err != nil {
-		panic(fmt.Sprintf("pack %s: %v", name, err)) // numbers only: cannot fail
-	}
-	return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: a}}
+	return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: constant(m)}}
 }
 
 func action(name, monitor string, above float64) *overloadv3.OverloadAction {
@@ -281,6 +253,15 @@ func action(name, monitor string, above float64) *overloadv3.OverloadAction {
 		Name:         monitor,
 		TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: above}},
 	}}}
+}
+
+// constant packs what no text of a user is in.
+func constant(m proto.Message) *anypb.Any {
+	a, err := packed(m)
+	if err != nil {
+		panic(fmt.Sprintf("pack %T: %v", m, err)) // only what is no UTF-8 fails
+	}
+	return a
 }
 
 func packed(m proto.Message) (*anypb.Any, error) {

@@ -12,6 +12,7 @@ import (
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/certtest"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
@@ -47,6 +48,8 @@ func configs(t *testing.T) map[string]bootstrap.Config {
 			CA: a.CA(), Cert: cert, Key: key, ServerName: "control", SecretsDir: secrets,
 		}},
 		"TLS without secrets": {NodeID: "e", Group: "edge", TLS: &bootstrap.TLS{CA: a.CA(), Cert: cert, Key: key}},
+		"telemetry":           {NodeID: "100%", Group: "edge", Telemetry: &bootstrap.Telemetry{Level: model.TelemetryEndpoints, Key: "k%3", Addresses: []string{"127.0.0.1:2", "unix:///run/w.sock"}}},
+		"telemetry, TLS":      {NodeID: "e", Group: "edge", Telemetry: &bootstrap.Telemetry{Level: model.TelemetryFailures}, TLS: &bootstrap.TLS{CA: a.CA(), Cert: cert, Key: key}},
 		"words of YAML 1.1":   {NodeID: "no", Group: "on", Zone: "n"},
 	}
 }
@@ -75,7 +78,7 @@ func TestNewRefuses(t *testing.T) {
 
 // The file beside the package is what the command prints for it.
 func TestEdgeFile(t *testing.T) {
-	b, err := bootstrap.New(bootstrap.Config{NodeID: "edge-1", Group: "edge"})
+	b, err := bootstrap.New(bootstrap.Config{NodeID: "edge-1", Group: "edge", Telemetry: &bootstrap.Telemetry{Key: "of-this-example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +99,7 @@ func TestRealValidate(t *testing.T) {
 		proc.Need(t, err)
 		files := map[string]string{"edge.yaml": "edge.yaml"}
 		for name, c := range configs(t) {
+			c.Envoy = version
 			b, err := bootstrap.New(c)
 			if err != nil {
 				t.Fatal(err)

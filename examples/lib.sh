@@ -52,7 +52,7 @@ until_ok() {
 
 # control_plane FLAGS… starts wellspring serve on ports of its own choice.
 control_plane() {
-  background wellspring wellspring serve --data-dir "$work/data" --xds-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "$@"
+  background wellspring wellspring serve --data-dir "$work/data" --telemetry-listen 127.0.0.1:0 --xds-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "$@"
   until_ok test -s "$work/data/addresses.json"
   xds=$(sed -n 's/.*"xds": "\(.*\)".*/\1/p' "$work/data/addresses.json")
   WELLSPRING_SERVER=$(sed -n 's/.*"admin": "\(.*\)".*/\1/p' "$work/data/addresses.json")

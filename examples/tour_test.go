@@ -54,7 +54,7 @@ func TestRealTour(t *testing.T) {
 		out, _ := cmd.CombinedOutput() // exit 79 says that something is wrong
 		return string(out)
 	}
-	control, err := proc.Start(binary, []string{"serve", "--data-dir", filepath.Join(dir, "data"), "--xds-listen", addr(3), "--admin-listen", addr(4)}, nil)
+	control, err := proc.Start(binary, []string{"serve", "--data-dir", filepath.Join(dir, "data"), "--telemetry-listen", "127.0.0.1:0", "--xds-listen", addr(3), "--admin-listen", addr(4)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func (p *Publisher) redefine(d *spec.Document) definition {
 // amendClass gives a class the clusters and assignments of upstreams in their new form;
 // false where one of them is served in another form, or is not and should be.
 func (p *Publisher) amendClass(c delivery.Class, upstreams []definition) bool {
-	now, band := p.cfg.Engine.Table(c), translate.Band(c.Band)
+	now, form := p.cfg.Engine.Table(c), formOf(c)
 	if now == nil {
 		return false
 	}
@@ -121,7 +121,7 @@ func (p *Publisher) amendClass(c delivery.Class, upstreams []definition) bool {
 	for _, d := range upstreams {
 		name := translate.AssignmentName(d.name, d.body)
 		if now.Get(delivery.Assignments, name) != nil { // also where only proxies hold it still
-			news = append(news, p.assignmentFor(name, band))
+			news = append(news, p.assignmentFor(name, form.Band))
 		}
 		if now.Unknown[d.name] {
 			return false
@@ -133,7 +133,7 @@ func (p *Publisher) amendClass(c delivery.Class, upstreams []definition) bool {
 		if served.Assignment != name {
 			return false // and it is served with another assignment
 		}
-		cluster := p.cluster(d.name, p.published[d.name], band)
+		cluster := p.cluster(d.name, p.published[d.name], form)
 		if cluster == nil || cluster.Assignment != name {
 			return false
 		}

@@ -31,13 +31,13 @@ func BenchmarkTranslate1000(b *testing.B) {
 		for _, name := range sp.Upstreams("edge") {
 			u, _ := sp.Upstream(name)
 			m, _ := translate.Assignment(name, u, services[name])
-			c, err := translate.Cluster(name, u, nil, translate.MaxBand)
+			c, err := translate.Cluster(name, u, nil, translate.Form{Band: translate.MaxBand})
 			if err != nil {
 				b.Fatal(err)
 			}
 			out = append(out, c, m)
 		}
-		lm, err := translate.Listener("edge", l)
+		lm, err := translate.Listener("edge", l, translate.Form{Band: translate.MaxBand})
 		if err != nil {
 			b.Fatal(err)
 		}

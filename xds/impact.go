@@ -121,6 +121,12 @@ func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 			}}
 		}
 	}
+	g, grouped := s.Group(group)
+	form := translate.Form{Band: translate.MaxBand}
+	var asks []*spec.Document // what says what is reported
+	if grouped {
+		form.Telemetry, asks = model.TelemetryOf(g.Telemetry), append(asks, s.Document(spec.KindGroup, group))
+	}
 	var upstreams []*spec.Document
 	for _, name := range s.Upstreams(group) {
 		u, ok := s.Upstream(name)
@@ -135,8 +141,8 @@ func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 			declares = s.Document(spec.KindService, key.Name)
 		}
 		of := []*spec.Document{d, declares}
-		out[outlineKey{typ: delivery.Clusters, name: name}] = outlined{of, func() (proto.Message, error) {
-			return translate.Cluster(name, u, declares.LocalService(), translate.MaxBand)
+		out[outlineKey{typ: delivery.Clusters, name: name}] = outlined{slices.Concat(of, asks), func() (proto.Message, error) {
+			return translate.Cluster(name, u, declares.LocalService(), form)
 		}}
 		if declares.DeclaresService() && !u.Hostnames() {
 			out[outlineKey{typ: delivery.Assignments, name: translate.AssignmentName(name, u)}] = outlined{of, func() (proto.Message, error) {
@@ -145,8 +151,7 @@ func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 			}}
 		}
 	}
-	g, ok := s.Group(group)
-	if !ok {
+	if !grouped {
 		return out
 	}
 	for _, name := range g.Listeners {
@@ -166,7 +171,7 @@ func outline(s *spec.Spec, group string) map[outlineKey]outlined {
 			}
 		} else {
 			secrets(d)
-			out[outlineKey{typ: delivery.Listeners, name: name}] = outlined{of, func() (proto.Message, error) { return translate.Listener(name, l) }}
+			out[outlineKey{typ: delivery.Listeners, name: name}] = outlined{slices.Concat(of, asks), func() (proto.Message, error) { return translate.Listener(name, l, form) }}
 		}
 		if l.RoutesHTTP() {
 			from := slices.Concat(of, upstreams)

@@ -150,7 +150,7 @@ func definitionOf(d *spec.Document) (definition, bool) {
 
 type clusterKey struct {
 	name string
-	band translate.Band
+	form translate.Form
 }
 
 // madeCluster is a cluster as it was made, and what of.
@@ -184,7 +184,7 @@ type source struct {
 type lastKey struct {
 	typ  delivery.Type
 	name string
-	band translate.Band
+	form translate.Form
 }
 
 // entrance is a listener or route table as it was made, with what could not be.
@@ -476,7 +476,7 @@ func (p *Publisher) prune() {
 		switch {
 		case k.typ == delivery.Assignments:
 			gone = !served
-		case k.typ == delivery.Listeners && k.band == translate.GRPC:
+		case k.typ == delivery.Listeners && k.form == forGRPC:
 			gone = !targets[k.name]
 		}
 		if gone {

@@ -88,7 +88,7 @@ func (p *Publisher) assignment(name string, d definition) (*delivery.Resource, [
 		// silence lets the proxy keep them.
 		return p.assignments[name], p.unusable[name]
 	}
-	r, problem := p.resource(delivery.Assignments, name, 0, "Upstream/"+d.name, m, nil, nil)
+	r, problem := p.resource(delivery.Assignments, name, forEnvoys, "Upstream/"+d.name, m, nil, nil)
 	faults = slices.Concat(faults, svc.Problems, problem)
 	p.made[name] = madeAssignment{source{d.body, svc, d.leaving}, r, faults}
 	return r, faults
@@ -160,9 +160,20 @@ func (c content) table(before *delivery.Table) *delivery.Table {
 	return delivery.NewTable(before, c.resources, c.unknown)
 }
 
+// forGRPC is the form for gRPC's own clients, forEnvoys what all Envoys have alike.
+var (
+	forGRPC   = translate.Form{Band: translate.GRPC}
+	forEnvoys = translate.Form{Band: translate.MinBand}
+)
+
+func formOf(c delivery.Class) translate.Form {
+	return translate.Form{Band: translate.Band(c.Band), Telemetry: c.Telemetry}
+}
+
 // content is all that a class is served.
 func (p *Publisher) content(c delivery.Class) content {
-	band := translate.Band(c.Band)
+	form := formOf(c)
+	band := form.Band
 	t := newContent()
 	for _, name := range p.spec.UpstreamsFor(c.Group, band == translate.GRPC) {
 		pub := p.published[name]
@@ -171,7 +182,7 @@ func (p *Publisher) content(c delivery.Class) content {
 			p.unknownSecrets(t, name)
 			continue
 		}
-		cluster := p.cluster(name, pub, band)
+		cluster := p.cluster(name, pub, form)
 		if cluster == nil || cluster.Assignment != "" && p.assignments[cluster.Assignment] == nil {
 			t.unknown[name] = true // it exists and cannot be said: that is not a deletion
 			p.unknownSecrets(t, name)
@@ -202,14 +213,14 @@ func (p *Publisher) content(c delivery.Class) content {
 			p.addTargets(t, name, l)
 			continue
 		}
-		if r := p.entrance(delivery.Listeners, name, band, l); r != nil {
+		if r := p.entrance(delivery.Listeners, name, form, l); r != nil {
 			t.add(r)
 			p.addSecrets(t, "Listener/"+name, l.Secrets(name))
 		}
 		if !l.RoutesHTTP() {
 			continue
 		}
-		if r := p.entrance(delivery.RouteTables, name, band, l); r != nil {
+		if r := p.entrance(delivery.RouteTables, name, form, l); r != nil {
 			t.add(r)
 		}
 	}
@@ -220,12 +231,12 @@ func (p *Publisher) content(c delivery.Class) content {
 // each host, and the routes.
 func (p *Publisher) addTargets(t content, name string, l *spec.Listener) {
 	for _, host := range translate.Targets(l, p.spec) {
-		r, problem := p.resource(delivery.Listeners, host, translate.GRPC, "Listener/"+name, translate.APIListener(host, name), nil, nil)
+		r, problem := p.resource(delivery.Listeners, host, forGRPC, "Listener/"+name, translate.APIListener(host, name), nil, nil)
 		if p.note(r, problem) != nil {
 			t.add(r)
 		}
 	}
-	if r := p.entrance(delivery.RouteTables, name, translate.GRPC, l); r != nil {
+	if r := p.entrance(delivery.RouteTables, name, forGRPC, l); r != nil {
 		t.add(r)
 	}
 }
@@ -243,7 +254,7 @@ func (p *Publisher) assignmentFor(name string, band translate.Band) *delivery.Re
 	if err := proto.Unmarshal(r.Content(), m); err != nil {
 		return p.note(nil, []model.Problem{{Document: r.Document, Message: "cannot be read again: " + err.Error()}})
 	}
-	out, problem := p.resource(delivery.Assignments, name, translate.GRPC, r.Document, translate.GRPCAssignment(m), nil, nil)
+	out, problem := p.resource(delivery.Assignments, name, forGRPC, r.Document, translate.GRPCAssignment(m), nil, nil)
 	if problem == nil {
 		p.forGRPC[name] = form{r, out}
 	}
@@ -255,28 +266,32 @@ type form struct{ from, resource *delivery.Resource }
 
 // entrance is a listener or its route table. Services do not touch it, so that it
 // is made once for each Spec.
-func (p *Publisher) entrance(typ delivery.Type, name string, band translate.Band, l *spec.Listener) *delivery.Resource {
-	key := lastKey{typ, name, band}
+func (p *Publisher) entrance(typ delivery.Type, name string, form translate.Form, l *spec.Listener) *delivery.Resource {
+	if form = form.OfListener(); typ == delivery.RouteTables {
+		form.Telemetry = ""
+	}
+	key := lastKey{typ, name, form}
 	made, ok := p.entrances[key]
 	if !ok {
 		doc := "Listener/" + name
 		if typ == delivery.Listeners {
-			listener, err := translate.Listener(name, l)
-			made.resource, made.problems = p.resource(typ, name, band, doc, listener, err, func(r *delivery.Resource) {
+			listener, err := translate.Listener(name, l, form)
+			made.resource, made.problems = p.resource(typ, name, form, doc, listener, err, func(r *delivery.Resource) {
 				r.Address, r.Clusters = l.Address, translate.ListenerClusters(l)
 			})
 		} else {
-			routes, err := translate.RouteTable(name, l, p.spec, band)
-			made.resource, made.problems = p.resource(typ, name, band, doc, routes, err, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
+			routes, err := translate.RouteTable(name, l, p.spec, form.Band)
+			made.resource, made.problems = p.resource(typ, name, form, doc, routes, err, func(r *delivery.Resource) { r.Clusters = translate.Clusters(routes) })
 		}
 		p.entrances[key] = made
 	}
 	return p.note(made.resource, made.problems)
 }
 
-func (p *Publisher) cluster(name string, pub *published, band translate.Band) *delivery.Resource {
+func (p *Publisher) cluster(name string, pub *published, form translate.Form) *delivery.Resource {
 	u := pub.body
-	key := clusterKey{name, band}
+	form = form.OfCluster()
+	key := clusterKey{name, form}
 	var svc *model.Service
 	var unusable []model.Problem
 	if u.Hostnames() {
@@ -290,8 +305,8 @@ func (p *Publisher) cluster(name string, pub *published, band translate.Band) *d
 	if made := p.clusters[key]; made.resource != nil && made.body == u && made.svc == svc {
 		return made.resource
 	}
-	c, err := translate.Cluster(name, u, svc, band)
-	r, problem := p.resource(delivery.Clusters, name, band, "Upstream/"+name, c, err, func(r *delivery.Resource) {
+	c, err := translate.Cluster(name, u, svc, form)
+	r, problem := p.resource(delivery.Clusters, name, form, "Upstream/"+name, c, err, func(r *delivery.Resource) {
 		if !u.Hostnames() {
 			r.Assignment = translate.AssignmentName(name, u)
 		}
@@ -311,8 +326,8 @@ func (p *Publisher) note(r *delivery.Resource, problem []model.Problem) *deliver
 // resource checks and encodes a message; err says why there is none. fill adds to a
 // new resource what is not encoded. The same content gives the same resource; what
 // does not pass gives its last good form, or nil.
-func (p *Publisher) resource(typ delivery.Type, name string, band translate.Band, doc string, m proto.Message, err error, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
-	key := lastKey{typ, name, band}
+func (p *Publisher) resource(typ delivery.Type, name string, form translate.Form, doc string, m proto.Message, err error, fill func(*delivery.Resource)) (*delivery.Resource, []model.Problem) {
+	key := lastKey{typ, name, form}
 	var r *delivery.Resource
 	if err == nil {
 		r, err = encode(typ, name, doc, m)

@@ -43,7 +43,7 @@ func TestRealBands(t *testing.T) {
 		for _, d := range docs {
 			u, _ := d.Body.(*spec.Upstream)
 			for _, band := range []translate.Band{own, translate.MaxBand} {
-				c, err := translate.Cluster(d.Name, u, nil, band)
+				c, err := translate.Cluster(d.Name, u, nil, translate.Form{Band: band})
 				if err != nil {
 					t.Fatal(err)
 				}

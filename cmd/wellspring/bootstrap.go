@@ -1,14 +1,20 @@
 package main
 
 import (
+	"crypto/rand"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 func bootstrapCommand(g *global) *cobra.Command {
@@ -35,11 +41,17 @@ func bootstrapCommand(g *global) *cobra.Command {
 	f.StringVar(&t.Key, "xds-key", "", "TLS: file with its key")
 	f.StringVar(&t.ServerName, "xds-server-name", "", "TLS: name in the control plane's certificate; default the first address")
 	f.StringVar(&t.SecretsDir, "xds-secrets-dir", "", "TLS: write files into this folder too, by which Envoy reads the others again when they are replaced")
+	r := &bootstrap.Telemetry{}
+	f.StringSliceVar(&r.Addresses, "telemetry", nil, "addresses of the control plane that it reports to; default those of --xds, with port 18001")
+	level := f.String("telemetry-level", string(model.TelemetryEndpoints), "the most that it can be asked to report: off, failures, upstreams, endpoints")
+	f.DurationVar(&r.Interval, "telemetry-interval", 0, "time between reports; default 5s, 15s below Envoy 1.40")
+	f.StringVar(&r.Key, "report-key", "", "what its reports are known by, a secret; default a new one")
+	f.StringVar(&c.Envoy, "envoy-version", "1.40", "version that reads it, which says how it reports: below 1.40 it cannot compress")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9901", "its own admin: loopback IP:PORT, or the path of a unix socket")
 	f.DurationVar(&c.DrainTime, "drain-time", 600*time.Second, "what Envoy is started with as --drain-time-s")
 	f.Int64Var(&c.MaxConnections, "max-connections", 50_000, "most connections from clients")
 	f.Uint64Var(&c.MaxHeapBytes, "max-heap-bytes", 0, "heap at which requests are refused; 0 is no limit")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if c.NodeID == "" || c.Group == "" {
 			return &exitError{exitUsage, "--node-id and --group are needed; see wellspring bootstrap --help"}
 		}
@@ -47,7 +59,7 @@ func bootstrapCommand(g *global) *cobra.Command {
 			c.TLS = t
 		}
 		if *program {
-			for _, flag := range []string{"admin", "drain-time", "max-connections", "max-heap-bytes", "xds-server-name", "xds-secrets-dir", "output"} {
+			for _, flag := range []string{"admin", "drain-time", "max-connections", "max-heap-bytes", "xds-server-name", "xds-secrets-dir", "telemetry", "telemetry-level", "telemetry-interval", "report-key", "envoy-version", "output"} {
 				if cmd.Flags().Changed(flag) {
 					return &exitError{exitUsage, fmt.Sprintf("--%s means nothing with --grpc: leave it out", flag)}
 				}
@@ -57,6 +69,9 @@ func bootstrapCommand(g *global) *cobra.Command {
 				return &exitError{exitUsage, err.Error()}
 			}
 			_, err = cmd.OutOrStdout().Write(append(text, '\n'))
+			return err
+		}
+		if c.Telemetry, err = reporting(r, *level, c.XDS, cmd.ErrOrStderr()); err != nil {
 			return err
 		}
 		b, err := bootstrap.New(c)
@@ -86,4 +101,32 @@ func bootstrapCommand(g *global) *cobra.Command {
 		return err
 	}
 	return cmd
+}
+
+// telemetryPort is where a control plane takes reports unless it is told otherwise.
+const telemetryPort = "18001"
+
+// reporting completes what a proxy reports; nil is nothing.
+func reporting(r *bootstrap.Telemetry, level string, xds []string, warn io.Writer) (*bootstrap.Telemetry, error) {
+	if r.Level = model.Telemetry(level); !slices.Contains(model.TelemetryLevels, r.Level) {
+		return nil, &exitError{exitUsage, fmt.Sprintf("--telemetry-level %q is none of off, failures, upstreams, endpoints", level)}
+	}
+	if r.Level == model.TelemetryOff {
+		return nil, nil
+	}
+	if len(r.Addresses) == 0 {
+		for _, a := range xds {
+			if host, _, err := net.SplitHostPort(a); err == nil && !strings.HasPrefix(a, "unix://") {
+				r.Addresses = append(r.Addresses, net.JoinHostPort(host, telemetryPort))
+			}
+		}
+	}
+	if len(r.Addresses) == 0 {
+		_, _ = fmt.Fprintln(warn, "it reports nothing: where to does not follow from a socket; say --telemetry, or --telemetry-level off")
+		return nil, nil
+	}
+	if r.Key == "" {
+		r.Key = rand.Text()
+	}
+	return r, nil
 }

@@ -28,6 +28,7 @@ const defaultAdminListen = "127.0.0.1:18002"
 type config struct {
 	DataDir    string           `json:"dataDir,omitempty" default:"./wellspring-data" doc:"where the store lies; created with mode 0700"`
 	XDS        xdsConfig        `json:"xds,omitempty" doc:"the xDS server"`
+	Telemetry  telemetryConfig  `json:"telemetry,omitempty" doc:"the server that proxies report to"`
 	Admin      adminConfig      `json:"admin,omitempty" doc:"the admin API"`
 	Insecure   bool             `json:"insecureListen,omitempty" doc:"listen beyond this machine though anybody could come in"`
 	Secrets    secretsConfig    `json:"secrets,omitempty" doc:"certificates and keys that documents name"`
@@ -46,6 +47,11 @@ type xdsConfig struct {
 	MaxConnectionAge spec.Duration `json:"maxConnectionAge,omitempty" doc:"ask a proxy to connect anew after this, a tenth more or less, so that a fleet spreads over several servers behind one address; 0s is never"`
 }
 
+type telemetryConfig struct {
+	Listen string    `json:"listen,omitempty" default:"127.0.0.1:18001" doc:"IP:PORT or unix:///path of the server that proxies report to (OTLP over HTTP and gRPC, access logs over gRPC); port 0 chooses one; beyond loopback it needs TLS and a clientCA"`
+	TLS    tlsConfig `json:"tls,omitempty" doc:"TLS of the telemetry server"`
+}
+
 type adminConfig struct {
 	Listen       string    `json:"listen,omitempty" default:"127.0.0.1:18002" doc:"IP:PORT or unix:///path of the admin API; port 0 chooses one; beyond loopback it needs TLS, and tokens or a clientCA"`
 	TLS          tlsConfig `json:"tls,omitempty" doc:"TLS of the admin API"`
@@ -59,7 +65,7 @@ type adminConfig struct {
 type tlsConfig struct {
 	Cert     string `json:"cert,omitempty" doc:"file with the server's certificate and what it was signed by"`
 	Key      string `json:"key,omitempty" doc:"file with its key"`
-	ClientCA string `json:"clientCA,omitempty" doc:"file with the authorities of client certificates; xDS clients must present one then, admin clients one or a token"`
+	ClientCA string `json:"clientCA,omitempty" doc:"file with the authorities of client certificates; xDS and telemetry clients must present one then, admin clients one or a token"`
 }
 
 func (t tlsConfig) on() bool { return t.Cert != "" }
@@ -268,7 +274,7 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 
 // check finds what no single key shows.
 func (c *config) check() error {
-	errs := append(c.door("xds", c.XDS.Listen, c.XDS.TLS, false), c.door("admin", c.Admin.Listen, c.Admin.TLS, c.Admin.TokensFile != "")...)
+	errs := append(slices.Concat(c.door("xds", c.XDS.Listen, c.XDS.TLS, false), c.door("telemetry", c.Telemetry.Listen, c.Telemetry.TLS, false)), c.door("admin", c.Admin.Listen, c.Admin.TLS, c.Admin.TokensFile != "")...)
 	if len(c.Admin.Writers) > 0 && c.Admin.TLS.ClientCA == "" {
 		errs = append(errs, errors.New("admin.writers: are names in client certificates; admin.tls.clientCA is needed for them"))
 	}
@@ -280,7 +286,7 @@ func (c *config) check() error {
 	for _, l := range []struct {
 		key, at string
 		tls     tlsConfig
-	}{{"xds", c.XDS.Listen, c.XDS.TLS}, {"admin", c.Admin.Listen, c.Admin.TLS}} {
+	}{{"xds", c.XDS.Listen, c.XDS.TLS}, {"telemetry", c.Telemetry.Listen, c.Telemetry.TLS}, {"admin", c.Admin.Listen, c.Admin.TLS}} {
 		if strings.HasPrefix(l.at, "unix://") && l.tls.on() {
 			errs = append(errs, fmt.Errorf("%s.tls: a socket is not encrypted; leave tls out, or listen on an address", l.key))
 		}

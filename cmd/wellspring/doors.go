@@ -18,7 +18,8 @@ import (
 // when they change.
 type doors struct {
 	xds          credentials.TransportCredentials
-	admin        *tls.Config // nil is without TLS
+	telemetry    *tls.Config // nil is without TLS
+	admin        *tls.Config // the same
 	gate         access.Gate
 	certificates *certificate.Store
 	tokensFile   string
@@ -33,7 +34,7 @@ func newDoors(c *config, certificates *certificate.Store, happened *events.Log, 
 		gate: access.Gate{Certificates: c.Admin.TLS.ClientCA != "", Writers: c.Admin.Writers},
 	}
 	if c.Insecure {
-		log.Warn("listening where asked to, though anybody may come in", "xds", c.XDS.Listen, "admin", c.Admin.Listen)
+		log.Warn("listening where asked to, though anybody may come in", "xds", c.XDS.Listen, "telemetry", c.Telemetry.Listen, "admin", c.Admin.Listen)
 	}
 	if c.XDS.TLS.on() {
 		t, err := d.tls("xds.tls", c.XDS.TLS)
@@ -41,6 +42,14 @@ func newDoors(c *config, certificates *certificate.Store, happened *events.Log, 
 			return nil, err
 		}
 		d.xds = credentials.NewTLS(t.Config())
+	}
+	if c.Telemetry.TLS.on() {
+		t, err := d.tls("telemetry.tls", c.Telemetry.TLS)
+		if err != nil {
+			return nil, err
+		}
+		t.Protocols = []string{"h2", "http/1.1"}
+		d.telemetry = t.Config()
 	}
 	if c.Admin.TLS.on() {
 		t, err := d.tls("admin.tls", c.Admin.TLS)

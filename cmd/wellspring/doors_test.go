@@ -194,7 +194,7 @@ func TestRealRenewedProxy(t *testing.T) {
 // comes back to it.
 func TestRealSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "xds.sock")
-	s := &scene{t: t, control: serve(t, "--xds-listen", "unix://"+path)}
+	s := &scene{t: t, control: serve(t, "--telemetry-listen", "127.0.0.1:0", "--xds-listen", "unix://"+path)}
 	s.runWith(bootstrap.Config{XDS: []string{"unix://" + path}})
 	s.control.Stop(5 * time.Second)
 	s.control.start()

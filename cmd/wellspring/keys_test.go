@@ -57,6 +57,7 @@ func (k *keys) flags() []string {
 	cert, key := k.authority.File("control.pem"), k.authority.File("control-key.pem")
 	return []string{
 		"--xds-tls-cert", cert, "--xds-tls-key", key, "--xds-tls-client-ca", k.authority.CA(),
+		"--telemetry-tls-cert", cert, "--telemetry-tls-key", key, "--telemetry-tls-client-ca", k.authority.CA(),
 		"--admin-tls-cert", cert, "--admin-tls-key", key, "--admin-tokens-file", k.tokens,
 	}
 }

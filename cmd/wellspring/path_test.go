@@ -41,11 +41,12 @@ func binary(t *testing.T) string {
 // controlPlane is a running `wellspring serve`.
 type controlPlane struct {
 	*proc.Process
-	t     *testing.T
-	args  []string
-	Admin string
-	XDS   string
-	keys  *keys // nil asks for no credentials
+	t         *testing.T
+	args      []string
+	Admin     string
+	XDS       string
+	Telemetry string
+	keys      *keys // nil asks for no credentials
 }
 
 // serve starts a control plane on chosen ports, so that a restart has the same.
@@ -58,14 +59,14 @@ func serve(t *testing.T, args ...string) *controlPlane {
 // every address.
 func serveWith(t *testing.T, k *keys, args ...string) *controlPlane {
 	t.Helper()
-	ports, err := freeport.Get(2)
+	ports, err := freeport.Get(3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1]), keys: k}
-	listen := []string{"--xds-listen", c.XDS, "--admin-listen", c.Admin}
+	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1]), Telemetry: "127.0.0.1:" + strconv.Itoa(ports[2]), keys: k}
+	listen := []string{"--telemetry-listen", c.Telemetry, "--xds-listen", c.XDS, "--admin-listen", c.Admin}
 	if k != nil {
-		listen = append([]string{"--xds-listen", "0.0.0.0:" + strconv.Itoa(ports[0]), "--admin-listen", "0.0.0.0:" + strconv.Itoa(ports[1])}, k.flags()...)
+		listen = append([]string{"--telemetry-listen", "0.0.0.0:" + strconv.Itoa(ports[2]), "--xds-listen", "0.0.0.0:" + strconv.Itoa(ports[0]), "--admin-listen", "0.0.0.0:" + strconv.Itoa(ports[1])}, k.flags()...)
 	}
 	c.args = append(append([]string{"serve", "--data-dir", t.TempDir()}, listen...), args...)
 	c.start()

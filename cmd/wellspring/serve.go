@@ -30,6 +30,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/files"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -37,6 +38,7 @@ import (
 	"github.com/wellspring-xds/wellspring/xds/delivery"
 	_ "github.com/wellspring-xds/wellspring/xds/extensions"
 	"github.com/wellspring-xds/wellspring/xds/server"
+	"github.com/wellspring-xds/wellspring/xds/telemetry"
 )
 
 func serveCommand() *cobra.Command {
@@ -67,6 +69,11 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		return err
 	}
 	defer xdsListener.Close() //nolint:errcheck // closed by its server before
+	telemetryListener, err := listen("telemetry.listen", c.Telemetry.Listen)
+	if err != nil {
+		return err
+	}
+	defer telemetryListener.Close() //nolint:errcheck // closed by its server before
 	adminListener, err := listen("admin.listen", c.Admin.Listen)
 	if err != nil {
 		return err
@@ -117,31 +124,38 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D(),
 		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir),
 	})
+	seen := fleet.New(fleet.Config{Emit: happened.Emit})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics.MustRegister(certificates)
 	streams := server.New(server.Config{
 		Publisher: publisher, Engine: engine, Session: delivery.Config{WarmWait: c.XDS.WarmWait.D(), PushWait: c.XDS.PushWait.D()},
-		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, MaxAge: c.XDS.MaxConnectionAge.D(),
+		SpecChanged: publisher.Changed, NeedCertificate: c.XDS.TLS.ClientCA != "", Logger: log, Emit: happened.Emit, MaxAge: c.XDS.MaxConnectionAge.D(), Roster: seen,
 	})
 	grpcServer := streams.GRPC(grpc.Creds(doors.xds))
 
-	// 6. what operators ask
+	// 6. what proxies see
+	reports := telemetry.New(telemetry.Config{Fleet: seen, NeedCertificate: c.Telemetry.TLS.ClientCA != "", Logger: log})
+	telemetryServer := reports.HTTP()
+	telemetryServer.TLSConfig = doors.telemetry
+	telemetryServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
+
+	// 7. what operators ask
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
-		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(adminListener)}},
+		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(telemetryListener), port(adminListener)}},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics())
+	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics())
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
 
-	if err := writeAddresses(c.DataDir, xdsListener, adminListener); err != nil {
+	if err := writeAddresses(c.DataDir, xdsListener, telemetryListener, adminListener); err != nil {
 		return err
 	}
-	log.Info("serving", "xds", addressOf(xdsListener), "admin", addressOf(adminListener), "data", c.DataDir, "revision", st.State().Revision)
+	log.Info("serving", "xds", addressOf(xdsListener), "telemetry", addressOf(telemetryListener), "admin", addressOf(adminListener), "data", c.DataDir, "revision", st.State().Revision)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { collectLess(ctx); return nil })
 	g.Go(func() error { return catalog.Run(ctx) })
@@ -159,22 +173,16 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		}
 		return nil
 	})
-	g.Go(func() error {
-		serve := adminServer.Serve
-		if adminServer.TLSConfig != nil {
-			serve = func(l net.Listener) error { return adminServer.ServeTLS(l, "", "") }
-		}
-		if err := serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	g.Go(func() error { return seen.Run(ctx) })
+	g.Go(func() error { return serveHTTP(telemetryServer, telemetryListener) })
+	g.Go(func() error { return serveHTTP(adminServer, adminListener) })
 	g.Go(func() error {
 		return files.Watch(ctx, files.Config{Logger: log, Paths: doors.paths, Changed: doors.reload})
 	})
 	g.Go(func() error {
 		<-ctx.Done()
-		grpcServer.Stop() // Envoys keep what they have and come back
+		grpcServer.Stop()           // Envoys keep what they have and come back
+		_ = telemetryServer.Close() // what is lost of a report is in the next one
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if adminServer.Shutdown(wait) != nil {
@@ -187,6 +195,18 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	return err
 }
 
+// serveHTTP serves until the server is closed.
+func serveHTTP(s *http.Server, l net.Listener) error {
+	serve := s.Serve
+	if s.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
 // declared is the store as discovery and the publisher see it.
 type declared struct{ *store.Store }
 
@@ -194,13 +214,14 @@ func (d declared) Spec() *spec.Spec { return d.State().Spec }
 
 // addresses is the file that says where this server listens.
 type addresses struct {
-	XDS   string `json:"xds"`
-	Admin string `json:"admin"`
-	PID   int    `json:"pid"`
+	XDS       string `json:"xds"`
+	Telemetry string `json:"telemetry"`
+	Admin     string `json:"admin"`
+	PID       int    `json:"pid"`
 }
 
-func writeAddresses(dir string, xdsListener, adminListener net.Listener) error {
-	text, err := json.MarshalIndent(addresses{addressOf(xdsListener), addressOf(adminListener), os.Getpid()}, "", "  ")
+func writeAddresses(dir string, xdsListener, telemetryListener, adminListener net.Listener) error {
+	text, err := json.MarshalIndent(addresses{addressOf(xdsListener), addressOf(telemetryListener), addressOf(adminListener), os.Getpid()}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,10 @@ const (
 	EventDeliveryReleased = "delivery.released"
 	EventDeliveryWaiting  = "delivery.waiting"
 	EventRevisionApplied  = "revision.applied"
+	// A proxy does not report any more; a report came for a node that is not the
+	// reporter's.
+	EventProxySilent   = "proxy.silent"
+	EventReportRefused = "report.refused"
 	// A certificate in files: replaced; cannot be read, so that the last good one
 	// stays; ends soon or ended.
 	EventCertificateRenewed  = "certificate.renewed"

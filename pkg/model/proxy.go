@@ -22,6 +22,10 @@ type Proxy struct {
 	// Identity are the names in the client certificate of the stream; none where
 	// none was asked for. All else is what the proxy says of itself.
 	Identity []string `json:"identity,omitempty"`
+	// Telemetry is the most that it can report, as its bootstrap says.
+	Telemetry Telemetry `json:"telemetry,omitempty"`
+	// ReportKey is what its reports must come with; a secret of the two.
+	ReportKey string `json:"-"`
 }
 
 // Delivery is what one proxy was sent, acknowledged and refused, of one type.

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"maps"
 	"slices"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // Set is every resource of one type that a class is served, by name. It is
@@ -197,4 +199,6 @@ type Class struct {
 	// Band is the minor of Envoy's version, clamped to what is supported; 0 are
 	// gRPC's own clients.
 	Band int
+	// Telemetry is what they are asked to report, and can.
+	Telemetry model.Telemetry
 }

@@ -102,7 +102,7 @@ func startWellspring(binary, dir string, c cell, k *keys, consul string) (*targe
 	if c.TLS {
 		xds += fmt.Sprintf(", tls: {cert: '%s', key: '%s'}", k.cert(), k.key())
 	}
-	text := fmt.Sprintf("dataDir: %s\nxds: {%s}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, xds, consul)
+	text := fmt.Sprintf("dataDir: %s\nxds: {%s}\ntelemetry: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0', pprof: true}\nlog: {level: warn}\nsources: [{name: consul, consul: {address: '%s', maxConnections: 2000}}]\n", data, xds, consul)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

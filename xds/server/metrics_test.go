@@ -337,9 +337,9 @@ type changing struct {
 	denied *atomic.Bool
 }
 
-func (c changing) GroupOf(p model.Proxy) (string, error) {
+func (c changing) GroupOf(p model.Proxy) (string, model.Telemetry, error) {
 	if c.denied.Load() {
-		return "", fmt.Errorf("%w: its certificate is not one of the group's", model.ErrDenied)
+		return "", "", fmt.Errorf("%w: its certificate is not one of the group's", model.ErrDenied)
 	}
 	return c.everybody.GroupOf(p)
 }

@@ -7,7 +7,15 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/xds/translate"
+)
+
+// What a bootstrap of ours says in the node's metadata.
+const (
+	telemetryKey = translate.Namespace + "." + bootstrap.MetadataTelemetry
+	reportKey    = translate.Namespace + "." + bootstrap.MetadataReportKey
 )
 
 // proxyOf reads a node.
@@ -24,6 +32,8 @@ func proxyOf(n *corev3.Node) *model.Proxy {
 		p.Version = v
 	}
 	flatten(p.Metadata, "", n.Metadata, 0)
+	p.Telemetry, p.ReportKey = model.TelemetryOf(p.Metadata[telemetryKey]), p.Metadata[reportKey]
+	delete(p.Metadata, reportKey) // a secret: metadata is shown
 	return p
 }
 

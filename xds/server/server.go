@@ -44,12 +44,23 @@ import (
 
 // Publisher knows who is served what. No method blocks for long.
 type Publisher interface {
-	// GroupOf finds the one group of a proxy, or says why there is none.
-	GroupOf(model.Proxy) (string, error)
+	// GroupOf finds the one group of a proxy, and what it is asked to report, or says
+	// why there is none.
+	GroupOf(model.Proxy) (group string, level model.Telemetry, err error)
 	// Ready says why a group cannot be served yet; nil when it can.
 	Ready(group string) error
 	// Join makes sure that the engine has a table for a class.
 	Join(delivery.Class)
+}
+
+// Roster is told who is connected. No method blocks.
+type Roster interface {
+	// Joined has a new stream.
+	Joined(p model.Proxy, level model.Telemetry)
+	// Moved belongs to another group, or reports at another level.
+	Moved(id, group string, level model.Telemetry)
+	// Left has a stream less.
+	Left(id string)
 }
 
 // Config of a server. Zero values of durations and counts are the defaults.
@@ -57,6 +68,8 @@ type Config struct {
 	Publisher Publisher
 	Engine    *delivery.Engine
 	Session   delivery.Config
+	// Roster is told who is connected; nil is nobody's.
+	Roster Roster
 	// SpecChanged returns a channel that is closed when the publisher has taken up
 	// a Spec by which proxies may belong to other groups.
 	SpecChanged func() <-chan struct{}
@@ -111,10 +124,20 @@ func New(cfg Config) *Server {
 	if cfg.Emit == nil {
 		cfg.Emit = func(model.Event) {}
 	}
+	if cfg.Roster == nil {
+		cfg.Roster = nobody{}
+	}
 	cfg.MaxStreams = cmp.Or(cfg.MaxStreams, defaultMaxStreams)
 	cfg.Stall = cmp.Or(cfg.Stall, defaultStall)
 	return &Server{cfg: cfg, streams: map[uint64]*stream{}, metrics: newMetrics(cfg.Engine), admission: newAdmission()}
 }
+
+// nobody keeps no roster.
+type nobody struct{}
+
+func (nobody) Joined(model.Proxy, model.Telemetry)   {}
+func (nobody) Moved(string, string, model.Telemetry) {}
+func (nobody) Left(string)                           {}
 
 // GRPC returns a gRPC server that serves s and gRPC's health service. Its
 // keepalive takes the pings of our bootstrap (every 20s).

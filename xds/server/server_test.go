@@ -31,9 +31,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // everybody is a publisher of one group with nothing in it.
 type everybody struct{}
 
-func (everybody) GroupOf(model.Proxy) (string, error) { return "g", nil }
-func (everybody) Ready(string) error                  { return nil }
-func (everybody) Join(delivery.Class)                 {}
+func (everybody) GroupOf(model.Proxy) (string, model.Telemetry, error) { return "g", "", nil }
+func (everybody) Ready(string) error                                   { return nil }
+func (everybody) Join(delivery.Class)                                  {}
 
 // serving runs a server on a clock of its own and hands a connection to it.
 func serving(t *testing.T, cfg Config, f func(t *testing.T, s *Server, conn *grpc.ClientConn)) {

@@ -273,6 +273,7 @@ func (st *stream) close() {
 	s.cfg.Engine.Leave(st.class, st)
 	st.session.Close(time.Now())
 	st.session = nil
+	s.cfg.Roster.Left(st.proxy.ID)
 	st.emit(model.Event{Kind: model.EventProxyGone, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	s.cfg.Logger.Info("proxy gone", "proxy", st.proxy.ID, "group", st.class.Group)
 }
@@ -372,7 +373,7 @@ func (st *stream) list(ctx context.Context, proxy model.Proxy) error {
 
 // classOf is the class that the proxy belongs to now, or why it cannot be served.
 func (st *stream) classOf() (c delivery.Class, err error) {
-	group, err := st.groupOf()
+	group, level, err := st.groupOf()
 	if err != nil {
 		return c, err
 	}
@@ -387,7 +388,7 @@ func (st *stream) classOf() (c delivery.Class, err error) {
 		band, supported = translate.GRPC, true
 	}
 	st.supported = supported
-	return delivery.Class{Group: group, Band: int(band)}, nil
+	return delivery.Class{Group: group, Band: int(band), Telemetry: level}, nil
 }
 
 // begin starts the session of the stream.
@@ -407,6 +408,7 @@ func (st *stream) begin(ctx context.Context, class delivery.Class, waited time.D
 	st.class, st.table, st.waited = class, table, waited
 	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, client, table, time.Now(), st.emit)
 	s.served(st.proxy.ID)
+	s.cfg.Roster.Joined(st.proxy, class.Telemetry)
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", class.Group, "version", st.proxy.Version)
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	return nil
@@ -434,26 +436,27 @@ func (st *stream) move() (moved bool, err error) {
 		return false, nil
 	}
 	was := st.class
-	group, err := st.groupOf() // with the lock held: two of these must not overtake each other
-	if err != nil || group == was.Group {
+	group, level, err := st.groupOf() // with the lock held: two of these must not overtake each other
+	if err != nil || group == was.Group && level == was.Telemetry {
 		return false, err
 	}
-	st.class.Group = group
+	st.class.Group, st.class.Telemetry = group, level
+	st.server.cfg.Roster.Moved(st.proxy.ID, group, level)
 	_, err = st.join(st.class)
 	st.server.cfg.Engine.Leave(was, st)
 	return true, err
 }
 
 // groupOf is the proxy's one group, or the refusal that ends its stream.
-func (st *stream) groupOf() (string, error) {
-	group, err := st.server.cfg.Publisher.GroupOf(st.proxy)
+func (st *stream) groupOf() (string, model.Telemetry, error) {
+	group, level, err := st.server.cfg.Publisher.GroupOf(st.proxy)
 	switch {
 	case errors.Is(err, model.ErrDenied):
-		return "", refuse(codes.PermissionDenied, "%s", err)
+		return "", "", refuse(codes.PermissionDenied, "%s", err)
 	case err != nil:
-		return "", refuse(codes.FailedPrecondition, "%s", err)
+		return "", "", refuse(codes.FailedPrecondition, "%s", err)
 	}
-	return group, nil
+	return group, level, nil
 }
 
 // join makes the stream a member of a class and returns its table. The group may be

@@ -28,18 +28,19 @@ const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 // Cluster is the definition of an upstream. Its endpoints come as the assignment
 // AssignmentName; those of one with hostnames are part of it, and are what svc
 // says (nil: nobody). The error is a PatchError.
-func Cluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clusterv3.Cluster, error) {
-	c, _, err := patchedCluster(name, u, svc, band)
+func Cluster(name string, u *spec.Upstream, svc *model.Service, f Form) (*clusterv3.Cluster, error) {
+	c, _, err := patchedCluster(name, u, svc, f)
 	return c, err
 }
 
 // patchedCluster tells besides what `envoy:` overrides.
-func patchedCluster(name string, u *spec.Upstream, svc *model.Service, band Band) (*clusterv3.Cluster, []string, error) {
-	if band == GRPC {
+func patchedCluster(name string, u *spec.Upstream, svc *model.Service, f Form) (*clusterv3.Cluster, []string, error) {
+	if f.Band == GRPC {
 		return grpcCluster(name, u, svc), nil, nil
 	}
-	c := cluster(name, u, svc, band)
+	c := cluster(name, u, svc, f.Band)
 	over, err := patch(c, u.Envoy, "spec.envoy", "name", "type", "cluster_type", "eds_cluster_config", "load_assignment")
+	observeCluster(c, f)
 	return c, over, err
 }
 

@@ -21,13 +21,13 @@ import (
 
 // Listener accepts HTTP/1 and HTTP/2 and routes by the table of its own name, or
 // passes connections on. The error is a PatchError.
-func Listener(name string, l *spec.Listener) (*listenerv3.Listener, error) {
-	m, _, err := patchedListener(name, l)
+func Listener(name string, l *spec.Listener, f Form) (*listenerv3.Listener, error) {
+	m, _, err := patchedListener(name, l, f)
 	return m, err
 }
 
 // patchedListener tells besides what `envoy:` overrides, by the document's fields.
-func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, map[string][]string, error) {
+func patchedListener(name string, l *spec.Listener, f Form) (*listenerv3.Listener, map[string][]string, error) {
 	ap, _ := netip.ParseAddrPort(l.Address) // the document's check let nothing else through
 	at := address(ap)
 	if ap.Addr().IsUnspecified() && ap.Addr().Is6() {
@@ -37,12 +37,17 @@ func patchedListener(name string, l *spec.Listener) (*listenerv3.Listener, map[s
 	filter := &listenerv3.Filter{Name: "envoy.filters.network.http_connection_manager"}
 	if l.TCP != nil {
 		filter.Name = "envoy.filters.network.tcp_proxy"
-		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(tcpProxy(name, l))}
+		proxy := tcpProxy(name, l)
+		observeTCP(proxy, f)
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(proxy)}
 	} else {
 		manager := connectionManager(name, l)
 		var err error
 		if over, err = patch(manager, l.EnvoyHTTP, "spec.envoyHTTP", "rds", "route_config", "scoped_routes"); err != nil {
 			return nil, nil, err
+		}
+		if err := observeHTTP(manager, f); err != nil {
+			return nil, nil, &PatchError{"spec.envoyHTTP", "http_filters", err}
 		}
 		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)}
 	}

@@ -155,17 +155,23 @@ func messages(s *spec.Spec) (map[string]proto.Message, error) {
 	for _, svc := range s.LocalServices() {
 		local[svc.Key] = &svc
 	}
+	form, older := translate.Form{Band: translate.MaxBand}, translate.Form{Band: translate.MinBand}
+	for _, d := range s.Documents(spec.KindGroup) {
+		if g, ok := d.Body.(*spec.Group); ok && slices.Contains(d.Fields(), "spec.telemetry") {
+			form.Telemetry, older.Telemetry = model.Telemetry(g.Telemetry), model.Telemetry(g.Telemetry)
+		}
+	}
 	out := map[string]proto.Message{}
 	for _, d := range s.Documents("") {
 		switch b := d.Body.(type) {
 		case *spec.Upstream:
 			svc := local[b.Key(d.Name)]
-			c, err := translate.Cluster(d.Name, b, svc, translate.MaxBand)
+			c, err := translate.Cluster(d.Name, b, svc, form)
 			if err != nil {
 				return nil, err
 			}
 			out["clusters/"+d.Name] = c
-			old, err := translate.Cluster(d.Name, b, svc, translate.MinBand)
+			old, err := translate.Cluster(d.Name, b, svc, older)
 			if err != nil {
 				return nil, err
 			}
@@ -183,11 +189,18 @@ func messages(s *spec.Spec) (map[string]proto.Message, error) {
 				}
 				continue
 			}
-			l, err := translate.Listener(d.Name, b)
+			l, err := translate.Listener(d.Name, b, form)
 			if err != nil {
 				return nil, err
 			}
 			out["listeners/"+d.Name] = l
+			old, err := translate.Listener(d.Name, b, older)
+			if err != nil {
+				return nil, err
+			}
+			if !proto.Equal(old, l) {
+				out["old/listeners/"+d.Name] = old
+			}
 			if !b.RoutesHTTP() {
 				continue
 			}
@@ -210,7 +223,7 @@ func forGRPC(out map[string]proto.Message, name string, l *spec.Listener, s *spe
 	for _, d := range s.Documents(spec.KindUpstream) {
 		u, _ := d.Body.(*spec.Upstream)
 		svc := local[u.Key(d.Name)]
-		if out["grpc/clusters/"+d.Name], err = translate.Cluster(d.Name, u, svc, translate.GRPC); err != nil {
+		if out["grpc/clusters/"+d.Name], err = translate.Cluster(d.Name, u, svc, translate.Form{Band: translate.GRPC}); err != nil {
 			return err
 		}
 		if svc != nil && !u.Hostnames() {

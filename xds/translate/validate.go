@@ -7,8 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
+
+// newest is the form that has everything.
+var newest = Form{MaxBand, model.TelemetryEndpoints}
 
 // Validate translates what a document's `envoy:` touches, and tells what is wrong
 // with it; warnings tell where it overrides a field of the document.
@@ -18,14 +22,14 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 	switch b := d.Body.(type) {
 	case *spec.Upstream:
 		if b.Envoy != "" {
-			_, over["spec.envoy"], err = patchedCluster(d.Name, b, nil, MaxBand)
+			_, over["spec.envoy"], err = patchedCluster(d.Name, b, nil, newest)
 		}
 		if err == nil {
 			_, err = patchedAssignment(d.Name, b)
 		}
 	case *spec.Listener:
 		if b.Envoy != "" || b.EnvoyHTTP != "" {
-			_, over, err = patchedListener(d.Name, b)
+			_, over, err = patchedListener(d.Name, b, newest)
 		}
 		if err == nil && b.EnvoyRoutes != "" {
 			own := *b

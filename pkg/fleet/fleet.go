@@ -1,0 +1,342 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+	"unique"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Config of a fleet. Zero values are the defaults.
+type Config struct {
+	// Now is the time; default time.Now.
+	Now func() time.Time
+	// Emit takes the events; it does not block. nil drops them.
+	Emit func(model.Event)
+	// MaxProxies that are kept, those that went away included. Default 25000.
+	MaxProxies int
+	// MaxUpstreams that are kept of one proxy, and of all together. Default 20000.
+	MaxUpstreams int
+	// MaxEndpoints that are kept of one proxy. Default 100000.
+	MaxEndpoints int
+}
+
+const (
+	defaultMaxProxies   = 25_000
+	defaultMaxUpstreams = 20_000
+	defaultMaxEndpoints = 100_000
+	goneKept            = time.Hour        // of a proxy that went away
+	silentAfter         = 3                // intervals without a report
+	leastSilence        = 20 * time.Second // of an interval that is not known yet, or short
+	tick                = time.Second
+)
+
+// Fleet is what all proxies see. It is safe for concurrent use.
+type Fleet struct {
+	cfg   Config
+	began time.Time
+
+	mu        sync.Mutex // guards what follows; the last to be taken
+	proxies   map[string]*proxy
+	upstreams map[string]*upstream
+	dirty     map[string]bool // upstreams of which a view changed
+	refused   []RefusedReport
+	dropped   map[string]uint64
+}
+
+// New returns a fleet of nobody.
+func New(cfg Config) *Fleet {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(model.Event) {}
+	}
+	cfg.MaxProxies = cmp.Or(cfg.MaxProxies, defaultMaxProxies)
+	cfg.MaxUpstreams = cmp.Or(cfg.MaxUpstreams, defaultMaxUpstreams)
+	cfg.MaxEndpoints = cmp.Or(cfg.MaxEndpoints, defaultMaxEndpoints)
+	return &Fleet{
+		cfg: cfg, began: cfg.Now(), proxies: map[string]*proxy{}, upstreams: map[string]*upstream{},
+		dirty: map[string]bool{}, dropped: map[string]uint64{},
+	}
+}
+
+func (f *Fleet) now() time.Time { return f.cfg.Now() }
+
+// proxy is one node.
+type proxy struct {
+	// guarded by Fleet.mu
+	streams int
+	gone    time.Time // when the last stream ended; zero while there is one
+
+	mu        sync.Mutex // guards what follows
+	is        model.Proxy
+	level     model.Telemetry // that it is asked for and carries
+	unproved  string          // why its reports are unverified; "" where they are not
+	last      time.Time       // report
+	every     time.Duration   // between the last two
+	silent    bool            // and it was told
+	gap       Gap             // the last time without reports
+	began     time.Time       // of the process, from its uptime
+	unled     bool            // it says that it has no stream to its control plane
+	round     uint32          // of the report that is being read
+	views     map[string]*view
+	endpoints int // in all views
+}
+
+// Gap is a time without reports.
+type Gap struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to,omitzero" doc:"missing while it lasts"`
+}
+
+// Joined tells that a proxy has a new stream.
+func (f *Fleet) Joined(is model.Proxy, level model.Telemetry) {
+	p := f.enrol(is.ID)
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.is, p.level = is, level
+}
+
+// enrol counts a stream of a proxy; nil where there is no room for it.
+func (f *Fleet) enrol(id string) *proxy {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.proxies[id]
+	if p == nil {
+		if len(f.proxies) >= f.cfg.MaxProxies && !f.forgetGone() {
+			f.dropped[DroppedProxies]++
+			return nil
+		}
+		p = &proxy{views: map[string]*view{}}
+		f.proxies[id] = p
+	}
+	p.streams++
+	p.gone = time.Time{}
+	return p
+}
+
+// Moved tells that a connected proxy belongs to another group, or is asked for
+// another level.
+func (f *Fleet) Moved(id, group string, level model.Telemetry) {
+	if p := f.proxy(id); p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.is.Group, p.level = group, level
+	}
+}
+
+// Left tells that a stream of a proxy ended.
+func (f *Fleet) Left(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.proxies[id]; p != nil && p.streams > 0 {
+		if p.streams--; p.streams == 0 {
+			p.gone = f.now()
+		}
+	}
+}
+
+func (f *Fleet) proxy(id string) *proxy {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.proxies[id]
+}
+
+// forgetGone makes room by the proxy that is gone for longest. mu is held.
+func (f *Fleet) forgetGone() bool {
+	var oldest string
+	for id, p := range f.proxies {
+		if !p.gone.IsZero() && (oldest == "" || p.gone.Before(f.proxies[oldest].gone)) {
+			oldest = id
+		}
+	}
+	delete(f.proxies, oldest)
+	return oldest != ""
+}
+
+// Run forgets who is gone for long, and tells who does not report any more, until
+// ctx ends.
+func (f *Fleet) Run(ctx context.Context) error {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			f.look()
+		}
+	}
+}
+
+// look does what only time does.
+func (f *Fleet) look() {
+	now := f.now()
+	for _, m := range f.all() {
+		switch {
+		case m.gone.IsZero():
+			f.listen(m.proxy, now)
+		case now.Sub(m.gone) > goneKept:
+			f.forget(m.proxy, m.id)
+		}
+	}
+}
+
+// listen tells once that a connected proxy does not report any more.
+func (f *Fleet) listen(p *proxy, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.silent || !p.silence(now) {
+		return
+	}
+	p.silent, p.gap = true, Gap{From: p.last}
+	f.changed(p.views)
+	f.cfg.Emit(model.Event{
+		Kind: model.EventProxySilent, Subject: model.Subject{Kind: "Proxy", Name: p.is.ID}, Proxy: p.is.ID, Group: p.is.Group,
+		Reason: fmt.Sprintf("no report since %s; what it sees is not known", p.last.UTC().Format(time.TimeOnly)),
+	})
+}
+
+func (f *Fleet) forget(p *proxy, id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.changed(p.views)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.proxies[id] == p && !p.gone.IsZero() { // it may have come back
+		delete(f.proxies, id)
+	}
+}
+
+// member is a proxy, and when it went away.
+type member struct {
+	*proxy
+	id   string
+	gone time.Time
+}
+
+// all are the proxies of now.
+func (f *Fleet) all() []member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]member, 0, len(f.proxies))
+	for id, p := range f.proxies {
+		out = append(out, member{p, id, p.gone})
+	}
+	return out
+}
+
+// changed marks upstreams as seen in another way.
+func (f *Fleet) changed(views map[string]*view) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name := range views {
+		f.dirty[name] = true
+	}
+}
+
+// Changed returns the upstreams of which a proxy's view changed since it was last
+// asked.
+func (f *Fleet) Changed() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.dirty
+	f.dirty = map[string]bool{}
+	return out
+}
+
+// silence tells that a proxy which reported did not for too long. mu is held.
+func (p *proxy) silence(now time.Time) bool {
+	return !p.last.IsZero() && now.Sub(p.last) > max(leastSilence, silentAfter*p.every)
+}
+
+// Reports is how a proxy reports.
+type Reports struct {
+	Level model.Telemetry `json:"level" doc:"what it is asked for and can send"`
+	State string          `json:"state" enum:"off,never,verified,unverified,silent" doc:"never: no report came since it connected, or this server began; silent: none for three intervals"`
+	Last  time.Time       `json:"last,omitzero" doc:"when the last verified one came"`
+	Every time.Duration   `json:"every,omitempty" doc:"nanoseconds between the last two"`
+	Gap   *Gap            `json:"gap,omitempty" doc:"the last time without them"`
+	Why   string          `json:"why,omitempty"`
+}
+
+// The states of Reports.
+const (
+	ReportsOff        = "off"
+	ReportsNever      = "never"
+	ReportsVerified   = "verified"
+	ReportsUnverified = "unverified"
+	ReportsSilent     = "silent"
+)
+
+// Proxy is one proxy of the fleet, connected or gone.
+type Proxy struct {
+	model.Proxy
+	Gone    time.Time `json:"gone,omitzero" doc:"when its last stream ended"`
+	Began   time.Time `json:"began,omitzero" doc:"when its process began, as it says"`
+	Reports Reports   `json:"reports"`
+}
+
+// Proxies lists those that are connected or went away in the last hour, by id.
+func (f *Fleet) Proxies() []Proxy {
+	now := f.now()
+	var out []Proxy
+	for _, m := range f.all() {
+		m.mu.Lock()
+		out = append(out, Proxy{Proxy: m.is, Gone: m.gone, Began: m.began, Reports: m.reports(now)})
+		m.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Proxy) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (p *proxy) reports(now time.Time) Reports {
+	r := Reports{Level: p.level, State: ReportsVerified, Last: p.last, Every: p.every}
+	if !p.gap.From.IsZero() {
+		gap := p.gap
+		r.Gap = &gap
+	}
+	switch {
+	case p.unproved != "":
+		r.State, r.Why = ReportsUnverified, p.unproved
+	case p.level == model.TelemetryOff:
+		r.State = ReportsOff
+	case p.last.IsZero():
+		r.State = ReportsNever
+	case p.silence(now):
+		r.State = ReportsSilent
+	}
+	return r
+}
+
+// text is the one copy of a name or address.
+func text(b []byte) string { return unique.Make(string(b)).Value() }
+
+// What is dropped for want of room, by the limit that it met.
+const (
+	DroppedProxies   = "proxies"
+	DroppedUpstreams = "upstreams"
+	DroppedEndpoints = "endpoints"
+)
+
+func (f *Fleet) drop(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dropped[what]++
+}
+
+// Dropped counts what was dropped for want of room, by the limit that it met.
+func (f *Fleet) Dropped(limit string) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dropped[limit]
+}

@@ -1,0 +1,126 @@
+package fleet
+
+import (
+	"crypto/subtle"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// Credential is what a report came with.
+type Credential struct {
+	// Names in the verified client certificate of its connection.
+	Names []string
+	// Key that it says.
+	Key string
+	// Private tells that nobody else could read the key: the connection is encrypted,
+	// or does not leave the machine.
+	Private bool
+	// Peer is where it came from.
+	Peer string
+}
+
+// Proof is what a credential is worth.
+type Proof int
+
+// The proofs.
+const (
+	// Refused is a report for a node that is not the reporter's.
+	Refused Proof = iota
+	// Unverified is one of whoever.
+	Unverified
+	// Verified is the node's own.
+	Verified
+)
+
+// Prove holds a report's credential against the stream of the node that it says it
+// is of, and says why it is not verified.
+func (f *Fleet) Prove(node string, c Credential) (Proof, string) {
+	p := f.proxy(node)
+	if p == nil {
+		return Unverified, "no proxy of this node id is connected"
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	proof, why := p.prove(c)
+	if proof != Refused {
+		p.unproved = why
+	}
+	return proof, why
+}
+
+func (p *proxy) prove(c Credential) (Proof, string) {
+	own := p.is.Identity
+	if len(own) > 0 && len(c.Names) > 0 && !slices.Equal(own, c.Names) {
+		return Refused, fmt.Sprintf("its certificate has the names %s, that of the node's stream has %s", strings.Join(c.Names, ", "), strings.Join(own, ", "))
+	}
+	if c.Key != "" && p.is.ReportKey != "" && subtle.ConstantTimeCompare([]byte(c.Key), []byte(p.is.ReportKey)) == 0 {
+		return Refused, "its report key is not that of the node's stream"
+	}
+	switch {
+	case len(own) > 0 && len(c.Names) > 0:
+		return Verified, ""
+	case len(own) > 0:
+		return Unverified, "the node's stream came with a certificate, the report without"
+	case p.is.ReportKey == "":
+		return Unverified, "the node's bootstrap has no report key; print a new one with wellspring bootstrap"
+	case c.Key == "":
+		return Unverified, "it came without a report key"
+	case !c.Private:
+		return Unverified, "its report key came over a connection that others can read"
+	}
+	return Verified, ""
+}
+
+// RefusedReport is of reports that were not the reporter's to send.
+type RefusedReport struct {
+	Node  string    `json:"node" doc:"the proxy that they say they are of"`
+	Peer  string    `json:"peer" doc:"where they came from"`
+	Why   string    `json:"why"`
+	Since time.Time `json:"since"`
+	Last  time.Time `json:"last"`
+	Count uint64    `json:"count"`
+}
+
+const (
+	maxRefused  = 1000
+	refusedKept = 10 * time.Minute
+)
+
+// Refuse keeps that a report was refused.
+func (f *Fleet) Refuse(node, peer, why string) {
+	host := peer
+	if i := strings.LastIndexByte(peer, ':'); i > 0 {
+		host = peer[:i] // each connection has a port of its own
+	}
+	now := f.now()
+	f.mu.Lock()
+	i := slices.IndexFunc(f.refused, func(r RefusedReport) bool { return r.Node == node && r.Peer == host && r.Why == why })
+	if i >= 0 {
+		f.refused[i].Last, f.refused[i].Count = now, f.refused[i].Count+1
+		f.mu.Unlock()
+		return
+	}
+	if len(f.refused) == maxRefused {
+		f.refused = slices.Delete(f.refused, 0, 1)
+	}
+	f.refused = append(f.refused, RefusedReport{Node: node, Peer: host, Why: why, Since: now, Last: now, Count: 1})
+	f.mu.Unlock()
+	f.cfg.Emit(model.Event{
+		Kind: model.EventReportRefused, Subject: model.Subject{Kind: "Proxy", Name: node}, Proxy: node,
+		Reason: fmt.Sprintf("a report from %s: %s", host, why),
+	})
+}
+
+// RefusedReports lists those of the last ten minutes, newest first.
+func (f *Fleet) RefusedReports() []RefusedReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = slices.DeleteFunc(f.refused, func(r RefusedReport) bool { return f.now().Sub(r.Last) > refusedKept })
+	out := slices.Clone(f.refused)
+	slices.Reverse(out)
+	return out
+}

@@ -1,0 +1,283 @@
+package fleet
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Report is one report of a proxy while it is read. It is used by one goroutine.
+type Report struct {
+	f   *Fleet
+	p   *proxy
+	now time.Time
+
+	first   bool      // the proxy's first: its totals are new to us only where it is young
+	bounds  []float64 // of the latencies in it
+	last    *view     // that the point before was about
+	dropped map[string]bool
+	changed map[string]*view
+}
+
+// Open begins a report of a verified proxy, which is locked until Close; nil where
+// the proxy is not known any more.
+func (f *Fleet) Open(node string) *Report {
+	p := f.proxy(node)
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	p.round++
+	return &Report{f: f, p: p, now: f.now(), first: p.last.IsZero(), changed: map[string]*view{}}
+}
+
+// Add takes one point.
+func (r *Report) Add(pt Point) {
+	if !r.p.level.Includes(pt.Metric.level()) {
+		return // its group does not ask for it
+	}
+	switch pt.Metric {
+	case Uptime:
+		r.uptime(time.Duration(pt.Value) * time.Second)
+		return
+	case Connected:
+		r.p.unled = pt.Value == 0
+		return
+	case FailedRequests:
+		r.failed(pt)
+		return
+	}
+	v := r.view(pt.Upstream)
+	if v == nil {
+		return
+	}
+	switch m := pt.Metric; {
+	case m < gauges:
+		v.seen = r.p.round
+		if n := uint32(min(pt.Value, 1<<32-1)); v.gauges[m] != n {
+			v.gauges[m] = n
+			r.changed[v.name] = v
+		}
+	case m < endOfCounters:
+		r.count(v, m, pt.Value)
+	case m == Latency:
+		r.latency(v, pt)
+	case m == EndpointHealthy, m == EndpointConnectFailed:
+		r.endpoint(v, pt)
+	}
+}
+
+// uptime tells when the process began, in whole seconds.
+func (r *Report) uptime(up time.Duration) {
+	if began := r.now.Add(-up); began.Sub(r.p.began).Abs() > 2*time.Second {
+		r.p.began = began
+	}
+}
+
+// view finds the view of an upstream; nil where there is no room for it.
+func (r *Report) view(name []byte) *view {
+	if r.last != nil && r.last.name == string(name) {
+		return r.last
+	}
+	v := r.p.views[string(name)]
+	if v == nil {
+		up := r.f.upstream(name)
+		if up == nil || len(r.p.views) >= r.f.cfg.MaxUpstreams {
+			r.drop(DroppedUpstreams)
+			return nil
+		}
+		v = &view{name: up.name, of: up, since: r.now.Unix()}
+		r.p.views[up.name] = v
+		r.changed[up.name] = v
+	}
+	r.last = v
+	return v
+}
+
+func (r *Report) drop(what string) {
+	if !r.dropped[what] { // once for each report
+		if r.dropped == nil {
+			r.dropped = map[string]bool{}
+		}
+		r.dropped[what] = true
+		r.f.drop(what)
+	}
+}
+
+// count takes a total and adds what is new of it to the trend. What has no total yet
+// began after the report before.
+func (r *Report) count(v *view, m Metric, total uint64) {
+	was := &v.totals[m-gauges]
+	n := since(*was, total)
+	*was = total
+	if n > 0 && !r.first {
+		r.rose(v, m, n)
+	}
+}
+
+// rose tells what is new of a counter.
+func (r *Report) rose(v *view, m Metric, n uint64) {
+	if at := v.movedAt(m); at != nil {
+		now := r.f.seconds(r.now)
+		if *at == 0 || now-*at > moving {
+			r.changed[v.name] = v
+		}
+		*at = now
+	}
+	v.of.add(r.now, m, n)
+}
+
+// since is what a total grew by; one that went back began anew.
+func since(was, total uint64) uint64 {
+	if total < was {
+		return total
+	}
+	return total - was
+}
+
+func (r *Report) latency(v *view, pt Point) {
+	if len(pt.Buckets) != len(pt.Bounds)+1 || len(pt.Buckets) > maxBuckets {
+		return
+	}
+	if len(v.latency) != len(pt.Buckets) {
+		v.latency = make([]uint64, len(pt.Buckets))
+	}
+	n := make([]uint64, len(pt.Buckets))
+	for i, total := range pt.Buckets {
+		n[i] = since(v.latency[i], total)
+		v.latency[i] = total
+	}
+	if r.first {
+		r.bounds = slices.Clone(pt.Bounds) // one bootstrap has the same for all
+		return
+	}
+	v.of.addLatency(r.now, pt.Bounds, n)
+}
+
+// endpoint finds or makes what the proxy sees of one endpoint. Reports name them in
+// one order, so that the next one is where it was.
+func (r *Report) endpoint(v *view, pt Point) {
+	i := v.next
+	if i >= len(v.endpoints) || v.endpoints[i].address != string(pt.Endpoint) {
+		var found bool
+		i, found = sort.Find(len(v.endpoints), func(i int) int { return strings.Compare(string(pt.Endpoint), v.endpoints[i].address) })
+		if !found {
+			if r.p.endpoints >= r.f.cfg.MaxEndpoints {
+				r.drop(DroppedEndpoints)
+				return
+			}
+			r.p.endpoints++
+			v.endpoints = slices.Insert(v.endpoints, i, endpoint{address: text(pt.Endpoint), since: r.now.Unix()})
+		}
+	}
+	v.next = i + 1
+	e := &v.endpoints[i]
+	if pt.Metric == EndpointConnectFailed {
+		n := uint32(min(pt.Value, 1<<32-1))
+		if n != e.failed && n > 0 && !r.first {
+			e.failedAt = r.f.seconds(r.now)
+		}
+		e.failed = n
+		return
+	}
+	healthy := pt.Value > 0
+	if e.round == r.p.round && !e.healthy {
+		healthy = false // it stands twice in the cluster, with one name: the worse counts
+	}
+	if e.healthy != healthy || e.round == 0 {
+		e.healthy, e.since = healthy, r.now.Unix()
+		r.changed[v.name] = v
+	}
+	e.round = r.p.round
+}
+
+// failed counts requests that failed by route and flag; of an upstream that no one
+// names, by route alone.
+func (r *Report) failed(pt Point) {
+	v := r.view(pt.Upstream)
+	if v == nil {
+		return
+	}
+	k := cause{text(pt.Route), text(pt.Flag)}
+	was, known := v.failed[k]
+	if !known && len(v.failed) >= maxCauses {
+		r.drop(DroppedCauses)
+		return
+	}
+	if v.failed == nil {
+		v.failed = map[cause]uint64{}
+	}
+	v.failed[k] = pt.Value
+	if n := since(was, pt.Value); n > 0 && !r.first {
+		v.of.fail(r.now, k, n)
+	}
+}
+
+// Close ends the report: what it did not name is gone.
+func (r *Report) Close() {
+	defer r.p.mu.Unlock()
+	p := r.p
+	for name, v := range p.views {
+		if v.seen != p.round && len(v.failed) == 0 {
+			p.endpoints -= len(v.endpoints)
+			delete(p.views, name)
+			r.changed[name] = v
+			continue
+		}
+		kept := v.endpoints[:0]
+		for _, e := range v.endpoints {
+			if e.round == p.round {
+				kept = append(kept, e)
+			}
+		}
+		if len(kept) != len(v.endpoints) {
+			r.changed[name] = v
+			p.endpoints -= len(v.endpoints) - len(kept)
+			clear(v.endpoints[len(kept):])
+		}
+		v.endpoints, v.next = kept, 0
+	}
+	if r.first {
+		r.begin()
+	} else {
+		p.every = r.now.Sub(p.last)
+	}
+	for _, v := range r.changed {
+		v.since = r.now.Unix()
+	}
+	if p.silent {
+		p.silent, p.gap.To = false, r.now
+		r.f.changed(p.views)
+	}
+	p.last = r.now
+	if len(r.changed) > 0 {
+		r.f.changed(r.changed)
+	}
+}
+
+// begin takes the totals of a proxy's first report as new where its process began
+// while we listened; those of an older one are where we begin to count.
+func (r *Report) begin() {
+	if r.p.began.Before(r.f.began) {
+		return
+	}
+	for _, v := range r.p.views {
+		for i, n := range v.totals {
+			if n > 0 {
+				r.rose(v, gauges+Metric(i), n)
+			}
+		}
+		if len(v.latency) == len(r.bounds)+1 {
+			v.of.addLatency(r.now, r.bounds, v.latency)
+		}
+		for k, n := range v.failed {
+			v.of.fail(r.now, k, n)
+		}
+		for i := range v.endpoints {
+			if v.endpoints[i].failed > 0 {
+				v.endpoints[i].failedAt = r.f.seconds(r.now)
+			}
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+)
+
+// ring keeps the last spans of time in which something was counted.
+type ring struct {
+	of   time.Duration
+	keep int
+	all  []span // oldest first
+}
+
+// span is what was counted in one minute or hour.
+type span struct {
+	from    int64 // unix seconds
+	counts  [counters]uint64
+	failed  uint64
+	bounds  []float64 // shared
+	latency []uint64
+}
+
+// at is the span of a time, which is not before the newest one.
+func (r *ring) at(now time.Time) *span {
+	from := now.Truncate(r.of).Unix()
+	if n := len(r.all); n > 0 && r.all[n-1].from >= from {
+		return &r.all[n-1]
+	}
+	oldest := now.Add(-time.Duration(r.keep) * r.of).Unix()
+	r.all = slices.DeleteFunc(r.all, func(s span) bool { return s.from <= oldest })
+	r.all = append(r.all, span{from: from})
+	return &r.all[len(r.all)-1]
+}
+
+func (s *span) observe(bounds []float64, n []uint64) {
+	if !slices.Equal(s.bounds, bounds) { // Envoys of one bootstrap have the same
+		s.bounds, s.latency = slices.Clone(bounds), make([]uint64, len(n))
+	}
+	for i := range n {
+		s.latency[i] += n[i]
+	}
+}
+
+// Span is what the fleet counted of an upstream in one minute or hour.
+type Span struct {
+	From     time.Time     `json:"from"`
+	For      time.Duration `json:"for" doc:"nanoseconds"`
+	Requests uint64        `json:"requests" doc:"attempts; those to an upstream of TCP are connections"`
+	// Failed ended with one of Envoy's flags: nobody there, refused, timed out …
+	Failed uint64 `json:"failed" doc:"requests that ended with one of Envoy's failure flags"`
+	Errors uint64 `json:"errors" doc:"answers of 500 and above"`
+
+	NoneHealthy   uint64 `json:"noneHealthy" doc:"requests that met no endpoint: 503 UH"`
+	Panicked      uint64 `json:"panicked" doc:"requests that went to whoever, healthy or not"`
+	ConnectFailed uint64 `json:"connectFailed" doc:"connections that could not be opened"`
+	Timeouts      uint64 `json:"timeouts" doc:"attempts without an answer in time"`
+	Retries       uint64 `json:"retries"`
+	Overflow      uint64 `json:"overflow" doc:"requests, connections and retries over a limit"`
+	// P50 and P99 of the time to an answer; a share of a bucket where it lies in one.
+	P50 time.Duration `json:"p50,omitempty" doc:"nanoseconds"`
+	P99 time.Duration `json:"p99,omitempty" doc:"nanoseconds"`
+}
+
+// Trend lists what was counted of an upstream: the last hour in minutes, and two
+// days in hours. Spans in which nothing was are left out.
+func (f *Fleet) Trend(name string) (minutes, hours []Span) {
+	f.mu.Lock()
+	u := f.upstreams[name]
+	f.mu.Unlock()
+	if u == nil {
+		return nil, nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.minutes.since(f.now()), u.hours.since(f.now())
+}
+
+func (r *ring) since(now time.Time) []Span {
+	var out []Span
+	for i := range r.all {
+		if now.Sub(time.Unix(r.all[i].from, 0)) <= time.Duration(r.keep)*r.of {
+			out = append(out, r.all[i].shown(r.of))
+		}
+	}
+	return out
+}
+
+func (s *span) shown(of time.Duration) Span {
+	n := func(m Metric) uint64 { return s.counts[m-gauges] }
+	out := Span{
+		From: time.Unix(s.from, 0).UTC(), For: of, Requests: n(Requests), Failed: s.failed, Errors: n(Errors), NoneHealthy: n(NoneHealthy),
+		Panicked: n(Panicked), ConnectFailed: n(ConnectFailed), Timeouts: n(Timeouts), Retries: n(Retries),
+		Overflow: n(PendingOverflow) + n(ConnOverflow) + n(RetryOverflow), P50: quantile(s.bounds, s.latency, 0.5), P99: quantile(s.bounds, s.latency, 0.99),
+	}
+	if out.Requests == 0 {
+		out.Requests = n(Connections)
+	}
+	return out
+}
+
+// quantile of a histogram whose bounds are milliseconds; what lies above the last
+// bound is the last bound.
+func quantile(bounds []float64, counts []uint64, q float64) time.Duration {
+	var all uint64
+	for _, n := range counts {
+		all += n
+	}
+	if all == 0 {
+		return 0
+	}
+	rank, below, from := q*float64(all), 0.0, 0.0
+	for i, bound := range bounds {
+		if n := float64(counts[i]); below+n >= rank && n > 0 {
+			return time.Duration((from + (bound-from)*(rank-below)/n) * float64(time.Millisecond))
+		}
+		below += float64(counts[i])
+		from = bound
+	}
+	return time.Duration(from * float64(time.Millisecond))
+}

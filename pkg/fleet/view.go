@@ -1,0 +1,131 @@
+package fleet
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// view is what one proxy sees of one upstream.
+type view struct {
+	name      string
+	of        *upstream
+	seen      uint32 // the round of the newest report that names it
+	gauges    [gauges]uint32
+	totals    [counters]uint64
+	moved     [3]uint32        // when Panicked, NoneHealthy and an overflow last rose; see seconds
+	since     int64            // unix seconds: as it is
+	latency   []uint64         // totals
+	endpoints []endpoint       // sorted by address
+	next      int              // of endpoints, that is probably named next
+	failed    map[cause]uint64 // totals
+}
+
+// endpoint is what one proxy sees of one endpoint.
+type endpoint struct {
+	address  string
+	since    int64 // unix seconds: healthy or not
+	round    uint32
+	failed   uint32 // connections that could not be opened, in all
+	failedAt uint32 // the last of them; see seconds
+	healthy  bool
+}
+
+// moving is for how many seconds what was counted last is of now.
+const moving = 60
+
+// maxBuckets of a latency, and maxCauses of failed requests of one proxy and
+// upstream.
+const (
+	maxBuckets = 64
+	maxCauses  = 100
+)
+
+// seconds is a time as a count since the fleet began, never 0.
+func (f *Fleet) seconds(t time.Time) uint32 { return uint32(max(0, t.Sub(f.began)/time.Second)) + 1 }
+
+// movedAt is where it stands when a counter rose.
+func (v *view) movedAt(m Metric) *uint32 {
+	switch m {
+	case Panicked:
+		return &v.moved[0]
+	case NoneHealthy:
+		return &v.moved[1]
+	case PendingOverflow, ConnOverflow, RetryOverflow:
+		return &v.moved[2]
+	}
+	return nil
+}
+
+// View is what one proxy sees of one upstream, by its last report.
+type View struct {
+	Proxy string          `json:"proxy"`
+	Group string          `json:"group"`
+	Zone  string          `json:"zone,omitempty"`
+	At    time.Time       `json:"at" doc:"of its last report"`
+	Since time.Time       `json:"since" doc:"as it is"`
+	Level model.Telemetry `json:"-"`
+
+	Members  int  `json:"members"`
+	Healthy  int  `json:"healthy" doc:"that its balancer would use"`
+	Degraded int  `json:"degraded,omitempty" doc:"that it would use where the healthy do not suffice"`
+	Excluded int  `json:"excluded,omitempty" doc:"that do not count: draining, not yet checked"`
+	Ejected  int  `json:"ejected,omitempty" doc:"by outlier detection"`
+	Warming  bool `json:"warming,omitempty" doc:"not served yet"`
+
+	// The last minute.
+	Panicked    bool `json:"panicked,omitempty" doc:"requests went to whoever, healthy or not, in the last minute"`
+	NoneHealthy bool `json:"noneHealthy,omitempty" doc:"requests met no endpoint (503 UH) in the last minute"`
+	Overflowed  bool `json:"overflowed,omitempty" doc:"requests met a limit in the last minute"`
+
+	Endpoints []EndpointView `json:"endpoints,omitempty"`
+}
+
+// EndpointView is what a proxy sees of an endpoint.
+type EndpointView struct {
+	Address string    `json:"address"`
+	Healthy bool      `json:"healthy" doc:"its balancer would use it"`
+	Since   time.Time `json:"since"`
+	// Unreachable is when a connection last could not be opened.
+	Unreachable time.Time `json:"unreachable,omitzero" doc:"when a connection last could not be opened"`
+}
+
+// Views lists what proxies see of an upstream: those that are connected and whose
+// last report is not too old. By proxy.
+func (f *Fleet) Views(upstream string) []View {
+	now := f.now()
+	var out []View
+	for _, m := range f.all() {
+		if !m.gone.IsZero() {
+			continue
+		}
+		m.mu.Lock()
+		if v := m.views[upstream]; v != nil && v.seen != 0 && !m.silence(now) {
+			out = append(out, f.shown(m.proxy, v, now))
+		}
+		m.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b View) int { return cmp.Compare(a.Proxy, b.Proxy) })
+	return out
+}
+
+func (f *Fleet) shown(p *proxy, v *view, now time.Time) View {
+	s := f.seconds(now)
+	recent := func(at uint32) bool { return at > 0 && s-at < moving }
+	out := View{
+		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0), Level: p.level,
+		Members: int(v.gauges[Members]), Healthy: int(v.gauges[Healthy]), Degraded: int(v.gauges[Degraded]),
+		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
+		Panicked: recent(v.moved[0]), NoneHealthy: recent(v.moved[1]), Overflowed: recent(v.moved[2]),
+	}
+	for _, e := range v.endpoints {
+		x := EndpointView{Address: e.address, Healthy: e.healthy, Since: time.Unix(e.since, 0)}
+		if e.failedAt > 0 {
+			x.Unreachable = f.began.Add(time.Duration(e.failedAt-1) * time.Second)
+		}
+		out.Endpoints = append(out.Endpoints, x)
+	}
+	return out
+}
