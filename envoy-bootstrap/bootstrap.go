@@ -37,9 +37,11 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
-// XDSCluster is the name of the control plane's cluster. Documents may not use
-// names that begin with "wellspring-".
+// XDSCluster is the name of the control plane's cluster.
 const XDSCluster = "wellspring-xds"
+
+// Reserved begins the names of a bootstrap's own clusters; documents may not use such.
+const Reserved = "wellspring-"
 
 // Config of a bootstrap. NodeID and Group are required.
 type Config struct {

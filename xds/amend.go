@@ -48,7 +48,7 @@ func (p *Publisher) amend(s *spec.Spec) bool {
 		}
 	}
 	for _, d := range changed {
-		p.tellHealthOf(d)
+		p.cfg.Touched.Touch(d.Name)
 	}
 	close(p.changed)
 	p.changed = make(chan struct{})

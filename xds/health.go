@@ -21,42 +21,36 @@ func (p *Publisher) Health() []health.Upstream {
 	return out
 }
 
+// HealthOf is that of one; false where none of that name is declared.
+func (p *Publisher) HealthOf(name string) (health.Upstream, bool) {
+	p.mu.Lock()
+	s, overrides := p.spec, p.overrides[name]
+	p.mu.Unlock()
+	u, ok := s.Upstream(name)
+	if !ok {
+		return health.Upstream{}, false
+	}
+	return p.healthOf(name, u, overrides), true
+}
+
 func (p *Publisher) healthOf(name string, u *spec.Upstream, overrides []model.Override) health.Upstream {
 	known := p.cfg.Catalog.Entry(u.Key(name))
 	known.Service = known.Service.Overridden(overrides)
 	return health.Of(name, u, known)
 }
 
-// tellHealth emits an event for each upstream whose state changed, of those that
-// select touched services; nil is all. mu is held.
-func (p *Publisher) tellHealth(touched map[model.ServiceKey]bool) {
+// tellTouched names the upstreams that select touched services; nil is all. mu is
+// held.
+func (p *Publisher) tellTouched(touched map[model.ServiceKey]bool) {
 	if touched == nil {
-		before := p.health
-		p.health = make(map[string]health.State, len(before))
-		for _, d := range p.spec.Documents(spec.KindUpstream) {
-			p.health[d.Name] = before[d.Name]
-			p.tellHealthOf(d)
-		}
+		p.cfg.Touched.TouchAll()
 		return
 	}
+	var names []string
 	for k := range touched {
 		for _, d := range p.selects[k] {
-			p.tellHealthOf(d)
+			names = append(names, d.Name)
 		}
 	}
-}
-
-func (p *Publisher) tellHealthOf(d *spec.Document) {
-	u, ok := d.Body.(*spec.Upstream)
-	if !ok {
-		return
-	}
-	was, h := p.health[d.Name], p.healthOf(d.Name, u, p.overrides[d.Name])
-	p.health[d.Name] = h.State
-	if was != h.State {
-		p.cfg.Emit(model.Event{
-			Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: d.Name},
-			From: string(was), To: string(h.State), Reason: h.Why, Revision: p.spec.Revision,
-		})
-	}
+	p.cfg.Touched.Touch(names...)
 }

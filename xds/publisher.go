@@ -33,7 +33,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -68,6 +67,18 @@ type Catalog interface {
 	Imports() *model.Imports
 }
 
+// Touched takes the names of upstreams. No method blocks.
+type Touched interface {
+	Touch(upstreams ...string)
+	TouchAll()
+}
+
+// nobody is told.
+type nobody struct{}
+
+func (nobody) Touch(...string) {}
+func (nobody) TouchAll()       {}
+
 // Config of a publisher.
 type Config struct {
 	Store   Store
@@ -80,6 +91,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// Emit takes the events; it does not block. nil drops them.
 	Emit func(model.Event)
+	// Touched is told which upstreams may do otherwise than before; nil tells nobody.
+	Touched Touched
 	// ReadyDeadline is when streams are served though not every service was
 	// answered again after a start. Zero is never.
 	ReadyDeadline time.Duration
@@ -120,8 +133,7 @@ type Publisher struct {
 	history     bool                  // definitions holds the store's history
 	older       map[string]bool       // assignments that somebody wants and not every group is served
 	answered    map[model.ServiceKey]bool
-	ready       map[string]bool // groups of this Spec of which nothing is waited for
-	health      map[string]health.State
+	ready       map[string]bool            // groups of this Spec of which nothing is waited for
 	problems    []model.Problem            // of the last publish, assignments apart
 	unusable    map[string][]model.Problem // of assignments, by name
 	changed     chan struct{}              // closed when a newer Spec was taken up
@@ -208,12 +220,15 @@ func New(cfg Config) *Publisher {
 	if cfg.Emit == nil {
 		cfg.Emit = func(model.Event) {}
 	}
+	if cfg.Touched == nil {
+		cfg.Touched = nobody{}
+	}
 	p := &Publisher{
 		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{}, awaits: map[model.ServiceKey]bool{},
 		assignments: map[string]*delivery.Resource{}, made: map[string]madeAssignment{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
-		answered: map[model.ServiceKey]bool{}, ready: map[string]bool{}, health: map[string]health.State{},
+		answered: map[model.ServiceKey]bool{}, ready: map[string]bool{},
 		changed: make(chan struct{}),
 	}
 	s, before := cfg.Store.Spec(), cfg.Store.Answered()

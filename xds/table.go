@@ -29,7 +29,7 @@ func (p *Publisher) publish(touched map[model.ServiceKey]bool) {
 			p.cfg.Engine.Publish(c, t)
 		}
 	}
-	p.tellHealth(touched)
+	p.tellTouched(touched)
 }
 
 // assign makes the assignments of every published upstream and wanted older
@@ -135,7 +135,7 @@ func (p *Publisher) publishEndpoints(touched map[model.ServiceKey]bool) bool {
 			p.cfg.Engine.Publish(c, t)
 		}
 	}
-	p.tellHealth(touched)
+	p.tellTouched(touched)
 	return true
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
@@ -46,8 +47,8 @@ func sourcesCommand(g *global) *cobra.Command {
 
 func proxiesCommand(g *global) *cobra.Command {
 	return &cobra.Command{
-		Use: "proxies", Short: "Show connected and refused proxies", Args: cobra.NoArgs,
-		Long:    "Exit status: 0 every proxy has all that it was sent, 79 one refused something or\nwas refused.",
+		Use: "proxies", Short: "Show connected, refused and gone proxies", Args: cobra.NoArgs,
+		Long:    "Shows who is connected, whose streams or reports were refused in the last ten\nminutes, and who went away in the last hour.\n\nExit status: 0 every proxy has all that it was sent, 79 one refused something\nor was refused.",
 		Example: "  wellspring proxies\n  wellspring proxies -o wide",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var out admin.Proxies
@@ -66,6 +67,13 @@ func proxiesCommand(g *global) *cobra.Command {
 			for _, r := range out.Refused {
 				t.add(orDash(r.Proxy.ID), orDash(r.Proxy.Group), orDash(r.Proxy.Version), ago(r.Time)+" ago", "refused", r.Why)
 			}
+			for _, p := range out.Gone {
+				t.add(p.ID, orDash(p.Group), orDash(p.Version), "-", "gone", "for "+ago(p.Gone))
+			}
+			for _, r := range out.RefusedReports {
+				fine = false
+				t.add(orDash(r.Node), "-", "-", ago(r.Last)+" ago", "refused", fmt.Sprintf("%d reports from %s: %s", r.Count, r.Peer, r.Why))
+			}
 			if len(t.rows) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "no proxy is connected; `wellspring bootstrap --help` says how to start one")
 			}
@@ -81,7 +89,7 @@ func proxiesCommand(g *global) *cobra.Command {
 }
 
 // proxyState sums a proxy's deliveries up.
-func proxyState(p model.Stream) (state, detail string) {
+func proxyState(p admin.ConnectedProxy) (state, detail string) {
 	var parked, waiting, open []string
 	for _, d := range p.Delivery {
 		for _, x := range d.Parked {
@@ -103,6 +111,14 @@ func proxyState(p model.Stream) (state, detail string) {
 	}
 	if !p.Unsent.IsZero() && time.Since(p.Unsent) > time.Second {
 		notes = append(notes, "it has read nothing for "+ago(p.Unsent))
+	}
+	if r := p.Reports; r != nil {
+		switch r.State {
+		case fleet.ReportsSilent:
+			notes = append(notes, "no report for "+ago(r.Last))
+		case fleet.ReportsUnverified:
+			notes = append(notes, "reports count for nobody: "+r.Why)
+		}
 	}
 	switch {
 	case len(parked) > 0:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -21,9 +20,11 @@ import (
 func healthCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "health [UPSTREAM]", Short: "Show how upstreams do", Args: cobra.MaximumNArgs(1),
-		Long:    "Shows every upstream, worst first, or every endpoint of one: what its source\nsays of it, and what each reachable proxy holds.\n\nExit status: 0 all are healthy, 79 some are not.",
-		Example: "  wellspring health\n  wellspring health --watch\n  wellspring health catalog",
+		Long:    "Shows every upstream, worst first, by what its source says and what proxies\nreport; or every endpoint of one.\n\nhidden: too few endpoints are healthy, and proxies send requests to the dead too\n(panic), so that some of them fail before anybody reads 503 UH.\n\nExit status: 0 all are healthy, 79 some are not.",
+		Example: "  wellspring health\n  wellspring health --watch\n  wellspring health catalog\n  wellspring health catalog --matrix\n  wellspring health catalog --trend",
 	}
+	matrix := cmd.Flags().Bool("matrix", false, "of one upstream: each endpoint by its source and by the proxies, zone by zone")
+	trend := cmd.Flags().Bool("trend", false, "of one upstream: requests, failures and latency of the last hour")
 	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing it until interrupted")
 	every := cmd.Flags().Duration("interval", time.Second, "time between looks of --watch")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -31,8 +32,15 @@ func healthCommand(g *global) *cobra.Command {
 			return &exitError{exitUsage, fmt.Sprintf("--interval %s: at least 10ms is taken", *every)}
 		}
 		show := func(ctx context.Context, w io.Writer) (bool, error) { return g.showHealth(ctx, w) }
-		if len(args) == 1 {
-			show = func(ctx context.Context, w io.Writer) (bool, error) { return g.showUpstream(ctx, w, args[0]) }
+		switch {
+		case len(args) == 0 && (*matrix || *trend):
+			return &exitError{exitUsage, "--matrix and --trend are of one upstream: wellspring health UPSTREAM --matrix"}
+		case *matrix && *trend:
+			return &exitError{exitUsage, "--matrix or --trend, not both"}
+		case *trend:
+			show = func(ctx context.Context, w io.Writer) (bool, error) { return g.showTrend(ctx, w, args[0]) }
+		case len(args) == 1:
+			show = func(ctx context.Context, w io.Writer) (bool, error) { return g.showUpstream(ctx, w, args[0], *matrix) }
 		}
 		for {
 			var b strings.Builder
@@ -144,6 +152,9 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 		line += fmt.Sprintf(", %d streams and %d resources refused: wellspring proxies", o.Proxies.Refused, o.Proxies.Parked)
 	}
 	say("%s", line)
+	if line := reportsLine(o.Reports); line != "" {
+		say("%s", line)
+	}
 	for _, s := range o.Sources {
 		if !s.IsFresh() {
 			say("source %s: %s for %s: %s", s.Name, s.State, ago(s.Since), orDash(s.Error))
@@ -168,62 +179,4 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 	for _, p := range o.Problems {
 		say("problem: %s", p.String())
 	}
-}
-
-func (g *global) showUpstream(ctx context.Context, w io.Writer, name string) (fine bool, err error) {
-	var u admin.UpstreamHealth
-	if err := g.client().Get(ctx, "/v1/upstreams/"+url.PathEscape(name)+"/health", nil, &u); err != nil {
-		return false, err
-	}
-	t := &table{head: []string{"ENDPOINT", "SOURCE", "PROXIES", "REASON"}}
-	var names []string
-	asked := 0
-	for _, p := range u.Proxies {
-		if p.Asked {
-			asked++
-		}
-	}
-	for _, e := range u.Endpoints {
-		usable, why := 0, e.Reason
-		for _, v := range e.Proxies {
-			if v.Usable {
-				usable++
-			} else if len(v.Flags) > 0 {
-				why = strings.TrimPrefix(why+"; ", "; ") + v.Proxy + ": " + strings.Join(v.Flags, " ")
-			}
-		}
-		proxies := "-"
-		if asked > 0 {
-			proxies = fmt.Sprintf("%d/%d", usable, asked)
-		}
-		t.add(e.Address, string(e.Health), proxies, orDash(why))
-		names = append(names, e.Address)
-	}
-	if g.output == "table" || g.output == "wide" {
-		head := fmt.Sprintf("upstream %s: %s (for %s)", u.Name, u.State, ago(u.Since))
-		if u.Why != "" {
-			head += ": " + u.Why
-		}
-		_, _ = fmt.Fprintln(w, cut(head))
-		if u.Seen != "" {
-			_, _ = fmt.Fprintln(w, cut(u.Seen))
-		}
-	}
-	if err := g.print(w, u, t, names); err != nil {
-		return false, err
-	}
-	if g.output == "table" || g.output == "wide" {
-		for _, p := range u.Proxies {
-			if !p.Asked {
-				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s was not asked: %s", p.Proxy, p.Why)))
-			}
-			if len(p.Extra) > 0 {
-				_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("proxy %s holds besides: %s", p.Proxy, strings.Join(p.Extra, " "))))
-			}
-		}
-		for _, p := range u.Problems {
-			_, _ = fmt.Fprintln(w, cut("problem: "+p.String()))
-		}
-	}
-	return u.State == health.Healthy && u.Seen == "", nil
 }

@@ -109,7 +109,7 @@ func cut(s string) string {
 
 // colours of the words that say a state.
 var colours = []struct{ word, code string }{
-	{" critical ", "31"}, {" empty ", "31"}, {" degraded ", "33"}, {" unknown ", "33"}, {" refused ", "31"},
+	{" critical ", "31"}, {" empty ", "31"}, {" degraded ", "33"}, {" unknown ", "33"}, {" refused ", "31"}, {" hidden ", "31"},
 }
 
 // colour marks the states of a line, on a terminal only.

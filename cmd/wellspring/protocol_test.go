@@ -130,7 +130,7 @@ func (s *scene) stream(id string) *model.Stream {
 	}
 	for i := range p.Items {
 		if p.Items[i].ID == id {
-			return &p.Items[i]
+			return &p.Items[i].Stream
 		}
 	}
 	return nil

@@ -31,6 +31,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/files"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -120,11 +121,13 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 
 	// 5. what is published, and how it is delivered
 	engine := delivery.NewEngine()
+	touched := health.NewTouched()
 	publisher := xds.New(xds.Config{
 		Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D(),
-		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir),
+		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir), Touched: touched,
 	})
 	seen := fleet.New(fleet.Config{Emit: happened.Emit})
+	watch := health.NewWatch(health.WatchConfig{Source: publisher, Fleet: seen, Touched: touched, Emit: happened.Emit})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics.MustRegister(certificates)
@@ -140,11 +143,19 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	telemetryServer.TLSConfig = doors.telemetry
 	telemetryServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
 
+	admins := envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(telemetryListener), port(adminListener)}}
+	asker := telemetry.Asker{Fleet: seen, Client: admins.Client, Wanted: func(group string) model.Telemetry {
+		if g, ok := publisher.Spec().Group(group); ok {
+			return model.Telemetry(g.Telemetry)
+		}
+		return model.TelemetryOff
+	}}
+
 	// 7. what operators ask
 	api := admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Fleet: streams, Events: happened, Impact: xds.Impact,
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
-		Admins:  envoyadmin.Policy{SocketDir: c.EnvoyAdmin.SocketDir, OwnPorts: []uint16{port(xdsListener), port(telemetryListener), port(adminListener)}},
+		Admins:  admins,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
 	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics())
@@ -174,6 +185,8 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		return nil
 	})
 	g.Go(func() error { return seen.Run(ctx) })
+	g.Go(func() error { return asker.Run(ctx) })
+	g.Go(func() error { return watch.Run(ctx) })
 	g.Go(func() error { return serveHTTP(telemetryServer, telemetryListener) })
 	g.Go(func() error { return serveHTTP(adminServer, adminListener) })
 	g.Go(func() error {

@@ -33,6 +33,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/access"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -48,7 +49,6 @@ type Fleet interface {
 
 // Publisher is what is known of what is served.
 type Publisher interface {
-	Health() []health.Upstream
 	Problems() []model.Problem
 	Held() map[string]bool
 	Ready(group string) error
@@ -60,13 +60,24 @@ type Publisher interface {
 	Spec() *spec.Spec
 }
 
+// Health is how upstreams do.
+type Health interface {
+	Health() []health.Upstream
+	// HealthBy is how one does by what proxies see; false where there is none of that
+	// name.
+	HealthBy(name string, views []fleet.View) (health.Upstream, bool)
+}
+
 // Config of the API.
 type Config struct {
 	Store     *store.Store
 	Catalog   *discovery.Catalog
 	Publisher Publisher
-	Fleet     Fleet
-	Events    *events.Log
+	Health    Health
+	// Fleet is what proxies were sent, Seen what they see.
+	Fleet  Fleet
+	Seen   *fleet.Fleet
+	Events *events.Log
 	// Impact says which of Envoy's resources differ between two Specs.
 	Impact func(before, after *spec.Spec) []model.Impact
 	// Gate says whose request it is; its zero value asks for no credentials.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -32,17 +35,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fleet is a fleet that says what the test says.
-type fleet struct {
+// streams is a fleet that says what the test says.
+type streams struct {
 	streams []model.Stream
 	refused []model.RefusedStream
 	holding map[string]model.Holding
 }
 
-func (f *fleet) Streams(context.Context) []model.Stream { return f.streams }
-func (f *fleet) Refused() []model.RefusedStream         { return f.refused }
+func (f *streams) Streams(context.Context) []model.Stream { return f.streams }
+func (f *streams) Refused() []model.RefusedStream         { return f.refused }
 
-func (f *fleet) Holding(_ context.Context, id string) (model.Holding, error) {
+func (f *streams) Holding(_ context.Context, id string) (model.Holding, error) {
 	h, ok := f.holding[id]
 	if !ok {
 		return h, fmt.Errorf("proxy %q is not connected: %w", id, model.ErrNotFound)
@@ -78,14 +81,15 @@ type world struct {
 	api      http.Handler
 	config   admin.Config // of api
 	contract *contract
-	fleet    *fleet
+	fleet    *streams
+	seen     *fleet.Fleet
 	events   *events.Log
 }
 
 // newWorld starts one whose store holds documents from before.
 func newWorld(t *testing.T, documents ...string) *world {
 	t.Helper()
-	w := &world{t: t, fleet: &fleet{}, events: events.New(time.Now)}
+	w := &world{t: t, fleet: &streams{}, events: events.New(time.Now)}
 	st, err := store.Open(t.Context(), store.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +108,10 @@ func newWorld(t *testing.T, documents ...string) *world {
 		}
 	}
 	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": local.Source{Store: declared{st}}, "consul": lost{}}, Emit: w.events.Emit})
-	publisher := xds.New(xds.Config{Store: declared{st}, Catalog: catalog, Engine: delivery.NewEngine(), Emit: w.events.Emit})
+	touched := health.NewTouched()
+	publisher := xds.New(xds.Config{Store: declared{st}, Catalog: catalog, Engine: delivery.NewEngine(), Emit: w.events.Emit, Touched: touched})
+	w.seen = fleet.New(fleet.Config{Emit: w.events.Emit})
+	watch := health.NewWatch(health.WatchConfig{Source: publisher, Fleet: w.seen, Touched: touched, Emit: w.events.Emit})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = catalog.Run(ctx) })
@@ -117,7 +124,7 @@ func newWorld(t *testing.T, documents ...string) *world {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
 	w.config = admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Fleet: w.fleet, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
 		Certificates: func() []model.Certificate {
 			return []model.Certificate{
@@ -246,10 +253,17 @@ func TestEveryAnswer(t *testing.T) {
 		t.Errorf("overview %+v", o)
 	}
 	h := decode[admin.UpstreamHealth](t, w.wants(200, `"failed_active_health_check"`, "GET", "/v1/upstreams/web/health", ""))
-	if len(h.Endpoints) != 2 || len(h.Endpoints[0].Proxies) != 1 || h.Endpoints[0].Proxies[0].Usable || h.Seen == "" || h.Proxies[0].Extra[0] != "127.0.0.9:9" {
+	if len(h.Endpoints) != 2 || len(h.Endpoints[0].Proxies) != 1 || h.Endpoints[0].Proxies[0].Usable || !slices.Contains(h.Matrix[0].Conflicts, "1 of 1 proxies would not use 127.0.0.1:1; local says healthy") || h.Proxies[0].Extra[0] != "127.0.0.9:9" {
 		t.Errorf("health of web: %+v", h)
 	}
 	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/health", "")
+	w.seen.Joined(model.Proxy{ID: "edge-1", ReportKey: "k"}, model.TelemetryEndpoints)
+	w.seen.Failed(fleet.Failed{Proxy: "edge-1", Upstream: "web", Flag: "UH", Path: "/cart"})
+	w.wants(200, `"path":"/cart"`, "GET", "/v1/upstreams/web/failures", "")
+	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/failures", "")
+	w.wants(200, `"counted":[]`, "GET", "/v1/failures", "")
+	w.wants(200, `"minutes":[]`, "GET", "/v1/upstreams/web/trend", "")
+	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/trend", "")
 	w.wants(200, `"state":"no leader"`, "GET", "/v1/sources", "")
 	w.wants(200, `"message":"Envoy's words"`, "GET", "/v1/proxies", "")
 	w.wants(200, `"content":{"@type":"x"}`, "GET", "/v1/proxies/edge-1/xds", "")

@@ -118,7 +118,7 @@ func (s *server) healths(kind spec.Kind) map[string]*health.Upstream {
 		return nil
 	}
 	out := map[string]*health.Upstream{}
-	for _, h := range s.Publisher.Health() {
+	for _, h := range s.Health.Health() {
 		out[h.Name] = &h
 	}
 	return out

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -29,6 +29,8 @@ type Overview struct {
 	Problems  []model.Problem          `json:"problems"`
 	// Certificates are those that end soon, ended, or cannot be read.
 	Certificates []model.Certificate `json:"certificates"`
+	// Reports is how proxies report what they see.
+	Reports ReportCounts `json:"reports"`
 	// Held are upstreams that are not served in their newest form.
 	Held []HeldUpstream `json:"held"`
 }
@@ -42,6 +44,20 @@ type ProxyCounts struct {
 	Parked  int `json:"parked" doc:"resources that proxies refused"`
 }
 
+// ReportCounts are the connected proxies by how they report.
+type ReportCounts struct {
+	Verified   int `json:"verified" doc:"report, and it counts"`
+	Asked      int `json:"asked" doc:"do not report; their admins are asked from time to time"`
+	Silent     int `json:"silent" doc:"reported, and do not any more"`
+	Never      int `json:"never" doc:"should report, and never did"`
+	Unverified int `json:"unverified" doc:"report without a credential of their own, which proves nothing"`
+	Off        int `json:"off" doc:"are not asked to"`
+	Refused    int `json:"refused" doc:"reports that were another node's, in the last ten minutes"`
+	// NewBootstrap is how many report less than their group asks for.
+	NewBootstrap int      `json:"newBootstrap" doc:"report less than their groups ask for; a new bootstrap carries more"`
+	Some         []string `json:"some" doc:"the first of those that do not report as they should"`
+}
+
 // HeldUpstream is declared and not served in its newest form.
 type HeldUpstream struct {
 	Name string `json:"name"`
@@ -53,28 +69,30 @@ type UpstreamHealth struct {
 	health.Upstream
 	Problems  []model.Problem  `json:"problems"`
 	Endpoints []EndpointHealth `json:"endpoints"`
-	// Proxies are those that have the upstream, and whether they could be asked.
-	Proxies []ProxyView `json:"proxies"`
-	// Seen is one phrase where the asked proxies find fewer endpoints usable than
-	// the source reports healthy.
-	Seen string `json:"seen,omitempty"`
+	// Proxies are those that have the upstream and were asked, since they do not report
+	// on its endpoints, and whether they answered.
+	Proxies []AskedProxy `json:"proxies"`
+	// Views are what proxies report.
+	Views []fleet.View `json:"views"`
+	// Matrix holds what the source says of each endpoint against what proxies say.
+	Matrix []health.Row `json:"matrix"`
 }
 
 // EndpointHealth is one endpoint as its source and each asked proxy see it.
 type EndpointHealth struct {
 	model.Endpoint
-	Proxies []EndpointView `json:"proxies"`
+	Proxies []AskedEndpoint `json:"proxies"`
 }
 
-// EndpointView is what one proxy holds of an endpoint.
-type EndpointView struct {
+// AskedEndpoint is what one proxy holds of an endpoint.
+type AskedEndpoint struct {
 	Proxy  string   `json:"proxy"`
 	Usable bool     `json:"usable"`
 	Flags  []string `json:"flags,omitempty"`
 }
 
-// ProxyView says whether a proxy was asked.
-type ProxyView struct {
+// AskedProxy says whether a proxy was asked.
+type AskedProxy struct {
 	Proxy string `json:"proxy"`
 	Asked bool   `json:"asked"`
 	// Why it was not asked, or did not answer.
@@ -117,7 +135,7 @@ func (s *server) health(api huma.API) {
 
 func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error) {
 	o := Overview{
-		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Publisher.Health(), Sources: s.Catalog.Sources(),
+		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Health.Health(), Sources: s.Catalog.Sources(),
 		Problems: s.Publisher.Problems(), Held: []HeldUpstream{}, Certificates: []model.Certificate{},
 	}
 	for _, c := range s.Certificates() {
@@ -159,6 +177,7 @@ func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error
 		}
 	}
 	o.Proxies.Refused = len(s.Fleet.Refused())
+	o.Reports = s.reports()
 	if o.Problems == nil {
 		o.Problems = []model.Problem{}
 	}
@@ -174,12 +193,7 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 	if !ok {
 		return nil, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Name}))
 	}
-	out := UpstreamHealth{Problems: []model.Problem{}, Endpoints: []EndpointHealth{}, Proxies: []ProxyView{}}
-	for _, h := range s.Publisher.Health() {
-		if h.Name == in.Name {
-			out.Upstream = h
-		}
-	}
+	out := UpstreamHealth{Problems: []model.Problem{}, Endpoints: []EndpointHealth{}, Proxies: []AskedProxy{}, Views: s.Seen.Views(in.Name, true)}
 	entry := s.Catalog.Entry(u.Key(in.Name))
 	eps, problems, _ := s.Publisher.Endpoints(in.Name)
 	out.Problems = append(out.Problems, problems...)
@@ -189,14 +203,14 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 	at := map[string]int{}
 	for i, e := range eps {
 		at[e.Address] = i
-		out.Endpoints = append(out.Endpoints, EndpointHealth{Endpoint: e, Proxies: []EndpointView{}})
+		out.Endpoints = append(out.Endpoints, EndpointHealth{Endpoint: e, Proxies: []AskedEndpoint{}})
 	}
-	views := s.askProxies(ctx, sp, in.Name)
-	for _, v := range views {
-		view := ProxyView{Proxy: v.proxy, Asked: v.err == nil}
+	for _, v := range s.askProxies(ctx, sp, in.Name) {
+		view := AskedProxy{Proxy: v.proxy.ID, Asked: v.err == nil}
 		if v.err != nil {
 			view.Why = v.err.Error()
 		}
+		var found []fleet.EndpointView
 		for _, h := range v.hosts {
 			i, known := at[h.Address]
 			if !known && u.Hostnames() { // it resolved a name, to one address or several
@@ -204,54 +218,47 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 			}
 			if !known {
 				view.Extra = append(view.Extra, h.Address)
+				found = append(found, fleet.EndpointView{Address: h.Address, Healthy: h.Usable})
 				continue
 			}
-			out.Endpoints[i].Proxies = append(out.Endpoints[i].Proxies, EndpointView{Proxy: v.proxy, Usable: h.Usable, Flags: h.Flags})
+			out.Endpoints[i].Proxies = append(out.Endpoints[i].Proxies, AskedEndpoint{Proxy: v.proxy.ID, Usable: h.Usable, Flags: h.Flags})
+			found = append(found, fleet.EndpointView{Address: eps[i].Address, Healthy: h.Usable})
 		}
 		out.Proxies = append(out.Proxies, view)
+		if v.err == nil {
+			out.Views = told(out.Views, v.proxy, found)
+		}
 	}
-	out.Seen = seen(u, out)
+	if h, ok := s.Health.HealthBy(in.Name, out.Views); ok {
+		out.Upstream = h
+	}
+	out.Matrix = health.Matrix(u.Key(in.Name).Source, eps, out.Views, time.Now())
 	return &upstreamHealthOut{out}, nil
 }
 
-// seen words what the asked proxies find, where it is worse than what the source
-// says.
-func seen(u *spec.Upstream, h UpstreamHealth) string {
-	asked, fewer, none := 0, 0, 0
-	for _, p := range h.Proxies {
-		if !p.Asked {
-			continue
-		}
-		asked++
-		usable := 0
-		for _, e := range h.Endpoints {
-			for _, v := range e.Proxies {
-				if v.Proxy == p.Proxy && v.Usable {
-					usable++
-				}
-			}
-		}
-		if usable < h.Counts.Healthy {
-			fewer++
-		}
-		if usable == 0 && len(h.Endpoints) > 0 {
-			none++
+// told adds what a proxy answered to what it reports: all, where it reports nothing;
+// its endpoints, where it reports none.
+func told(views []fleet.View, p model.Proxy, endpoints []fleet.EndpointView) []fleet.View {
+	usable := 0
+	for _, e := range endpoints {
+		if e.Healthy {
+			usable++
 		}
 	}
+	i := slices.IndexFunc(views, func(v fleet.View) bool { return v.Proxy == p.ID })
 	switch {
-	case none > 0 && u.WhenUnavailable.Panic.Then == "fail":
-		return fmt.Sprintf("%d of %d asked proxies find no endpoint usable: requests get 503 UH", none, asked)
-	case none > 0:
-		return fmt.Sprintf("%d of %d asked proxies find no endpoint usable: panic tries all, dead or not", none, asked)
-	case fewer > 0:
-		return fmt.Sprintf("%d of %d asked proxies find fewer endpoints usable than the source reports", fewer, asked)
+	case i < 0:
+		now := time.Now()
+		return append(views, fleet.View{Proxy: p.ID, Group: p.Group, Zone: p.Locality.Zone, At: now, Since: now, Members: len(endpoints), Healthy: usable, Endpoints: endpoints})
+	case len(views[i].Endpoints) == 0:
+		views[i].Endpoints = endpoints
 	}
-	return ""
+	return views
 }
 
 // asked is one proxy's answer.
 type asked struct {
-	proxy string
+	proxy model.Proxy
 	hosts []envoyadmin.Host
 	err   error
 }
@@ -280,7 +287,7 @@ func (s *server) askProxies(ctx context.Context, sp *spec.Spec, upstream string)
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			out[i].proxy = p.ID
+			out[i].proxy = p
 			c, err := s.Admins.Client(p)
 			if err != nil {
 				out[i].err = err

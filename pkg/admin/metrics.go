@@ -44,7 +44,7 @@ func (m Metrics) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
 	states := map[health.State]int{}
-	for _, u := range m.cfg.Publisher.Health() {
+	for _, u := range m.cfg.Health.Health() {
 		states[u.State]++
 		if u.State == health.Unknown {
 			continue // nobody knows: that is not nobody

@@ -94,6 +94,10 @@ type Host struct {
 	Name string `json:"name,omitempty"`
 	// Usable is what the balancer goes by: no flag says otherwise.
 	Usable bool `json:"usable"`
+	// Degraded is usable where the healthy do not suffice; Excluded does not count for
+	// panic: it drains, or was never checked.
+	Degraded bool `json:"degraded,omitempty"`
+	Excluded bool `json:"excluded,omitempty"`
 	// Flags say why a host is out: failed_active_health_check, failed_outlier_check,
 	// pending_active_hc and so on, and the assignment's own status.
 	Flags []string `json:"flags,omitempty"`
@@ -102,6 +106,12 @@ type Host struct {
 // Clusters returns the hosts of one cluster, by address; none where the Envoy
 // does not have it.
 func (c *Client) Clusters(ctx context.Context, name string) ([]Host, error) {
+	all, err := c.AllClusters(ctx)
+	return all[name], err
+}
+
+// AllClusters returns the hosts of every cluster, by address.
+func (c *Client) AllClusters(ctx context.Context) (map[string][]Host, error) {
 	body, err := c.get(ctx, "/clusters?format=json")
 	if err != nil {
 		return nil, err
@@ -115,16 +125,15 @@ func (c *Client) Clusters(ctx context.Context, name string) ([]Host, error) {
 	if err := json.Unmarshal(body, &all); err != nil {
 		return nil, fmt.Errorf("read /clusters: %w", err)
 	}
-	var out []Host
+	out := make(map[string][]Host, len(all.Clusters))
 	for _, cl := range all.Clusters {
-		if cl.Name != name {
-			continue
-		}
+		hosts := make([]Host, 0, len(cl.Hosts))
 		for _, h := range cl.Hosts {
-			out = append(out, h.host())
+			hosts = append(hosts, h.host())
 		}
+		slices.SortFunc(hosts, func(a, b Host) int { return strings.Compare(a.Address, b.Address) })
+		out[cl.Name] = hosts
 	}
-	slices.SortFunc(out, func(a, b Host) int { return strings.Compare(a.Address, b.Address) })
 	return out, nil
 }
 
@@ -158,10 +167,17 @@ func (h hostStatus) host() Host {
 	}
 	slices.Sort(out.Flags)
 	for _, f := range out.Flags {
-		if f != "pending_dynamic_removal" && f != "eds_degraded" && f != "failed_active_degraded_check" {
+		switch f {
+		case "pending_dynamic_removal":
+		case "eds_degraded", "failed_active_degraded_check", "failed_degraded_outlier_detection":
+			out.Degraded = true
+		case "eds_draining", "excluded_via_immediate_hc_fail", "pending_active_hc":
+			out.Usable, out.Excluded = false, true
+		default:
 			out.Usable = false
 		}
 	}
+	out.Degraded = out.Degraded && out.Usable
 	return out
 }
 

@@ -15,9 +15,10 @@
 //     older than our process is where we begin to count. A total that went back is
 //     a restart.
 //   - A report counts only for the node whose stream has the same credential: the
-//     names in its client certificate, or the key that it said when it connected,
-//     which nobody else hears. Without either a report is unverified: that it came
-//     is shown, what it says is not looked at.
+//     names in its client certificate, and the key that it said when it connected,
+//     which nobody else hears. Where streams need no certificate the key alone does,
+//     over loopback or TLS. Without one a report is unverified: that it came is shown,
+//     what it says is not looked at.
 //   - A view is as old as its report. After three intervals without one the proxy
 //     is silent, and its view is no evidence any more.
 //   - Trends are of an upstream over the whole fleet, in minutes and hours; what

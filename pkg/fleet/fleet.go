@@ -81,6 +81,7 @@ type proxy struct {
 	last      time.Time       // report
 	every     time.Duration   // between the last two
 	silent    bool            // and it was told
+	asked     bool            // the last was its admin's answer
 	gap       Gap             // the last time without reports
 	began     time.Time       // of the process, from its uptime
 	unled     bool            // it says that it has no stream to its control plane
@@ -254,6 +255,19 @@ func (f *Fleet) Changed() map[string]bool {
 	return out
 }
 
+// Connected counts the connected proxies by group.
+func (f *Fleet) Connected() map[string]int {
+	out := map[string]int{}
+	for _, m := range f.all() {
+		if m.gone.IsZero() {
+			m.mu.Lock()
+			out[m.is.Group]++
+			m.mu.Unlock()
+		}
+	}
+	return out
+}
+
 // silence tells that a proxy which reported did not for too long. mu is held.
 func (p *proxy) silence(now time.Time) bool {
 	return !p.last.IsZero() && now.Sub(p.last) > max(leastSilence, silentAfter*p.every)
@@ -262,7 +276,7 @@ func (p *proxy) silence(now time.Time) bool {
 // Reports is how a proxy reports.
 type Reports struct {
 	Level model.Telemetry `json:"level" doc:"what it is asked for and can send"`
-	State string          `json:"state" enum:"off,never,verified,unverified,silent" doc:"never: no report came since it connected, or this server began; silent: none for three intervals"`
+	State string          `json:"state" enum:"off,never,verified,unverified,silent,asked" doc:"asked: its admin is, from time to time; never: no report came since it connected, or this server began; silent: none for three intervals"`
 	Last  time.Time       `json:"last,omitzero" doc:"when the last verified one came"`
 	Every time.Duration   `json:"every,omitempty" doc:"nanoseconds between the last two"`
 	Gap   *Gap            `json:"gap,omitempty" doc:"the last time without them"`
@@ -276,10 +290,11 @@ const (
 	ReportsVerified   = "verified"
 	ReportsUnverified = "unverified"
 	ReportsSilent     = "silent"
+	ReportsAsked      = "asked"
 )
 
-// Proxy is one proxy of the fleet, connected or gone.
-type Proxy struct {
+// Member is one proxy of the fleet, connected or gone.
+type Member struct {
 	model.Proxy
 	Gone    time.Time `json:"gone,omitzero" doc:"when its last stream ended"`
 	Began   time.Time `json:"began,omitzero" doc:"when its process began, as it says"`
@@ -287,15 +302,15 @@ type Proxy struct {
 }
 
 // Proxies lists those that are connected or went away in the last hour, by id.
-func (f *Fleet) Proxies() []Proxy {
+func (f *Fleet) Proxies() []Member {
 	now := f.now()
-	var out []Proxy
+	var out []Member
 	for _, m := range f.all() {
 		m.mu.Lock()
-		out = append(out, Proxy{Proxy: m.is, Gone: m.gone, Began: m.began, Reports: m.reports(now)})
+		out = append(out, Member{Proxy: m.is, Gone: m.gone, Began: m.began, Reports: m.reports(now)})
 		m.mu.Unlock()
 	}
-	slices.SortFunc(out, func(a, b Proxy) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 
@@ -305,9 +320,12 @@ func (p *proxy) reports(now time.Time) Reports {
 		gap := p.gap
 		r.Gap = &gap
 	}
+	r.Why = p.unproved
 	switch {
+	case p.asked && !p.silence(now):
+		r.State = ReportsAsked
 	case p.unproved != "":
-		r.State, r.Why = ReportsUnverified, p.unproved
+		r.State = ReportsUnverified
 	case p.level == model.TelemetryOff:
 		r.State = ReportsOff
 	case p.last.IsZero():

@@ -18,7 +18,7 @@ const (
 
 // What a proxy counts of an upstream, since its start.
 const (
-	Requests         = gauges + iota // attempts; retries are counted again
+	Requests         = gauges + iota // answered, by an endpoint or, where none did, by the proxy
 	Connections                      // opened
 	Errors                           // answers of 500 and above
 	Timeouts                         // attempts without an answer in time

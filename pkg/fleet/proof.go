@@ -60,16 +60,15 @@ func (p *proxy) prove(c Credential) (Proof, string) {
 	if c.Key != "" && p.is.ReportKey != "" && subtle.ConstantTimeCompare([]byte(c.Key), []byte(p.is.ReportKey)) == 0 {
 		return Refused, "its report key is not that of the node's stream"
 	}
+	certified := len(own) > 0 && len(c.Names) > 0
 	switch {
-	case len(own) > 0 && len(c.Names) > 0:
-		return Verified, ""
-	case len(own) > 0:
+	case len(own) > 0 && !certified:
 		return Unverified, "the node's stream came with a certificate, the report without"
-	case p.is.ReportKey == "":
+	case p.is.ReportKey == "" && !certified:
 		return Unverified, "the node's bootstrap has no report key; print a new one with wellspring bootstrap"
-	case c.Key == "":
+	case c.Key == "" && p.is.ReportKey != "": // a certificate may be a whole fleet's
 		return Unverified, "it came without a report key"
-	case !c.Private:
+	case !c.Private && !certified:
 		return Unverified, "its report key came over a connection that others can read"
 	}
 	return Verified, ""

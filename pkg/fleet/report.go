@@ -5,6 +5,9 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unique"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // Report is one report of a proxy while it is read. It is used by one goroutine.
@@ -13,9 +16,10 @@ type Report struct {
 	p   *proxy
 	now time.Time
 
-	first   bool      // the proxy's first: its totals are new to us only where it is young
-	bounds  []float64 // of the latencies in it
-	last    *view     // that the point before was about
+	level   model.Telemetry // above which points are dropped
+	first   bool            // the proxy's first: its totals are new to us only where it is young
+	bounds  []float64       // of the latencies in it
+	last    *view           // that the point before was about
 	dropped map[string]bool
 	changed map[string]*view
 }
@@ -23,6 +27,30 @@ type Report struct {
 // Open begins a report of a verified proxy, which is locked until Close; nil where
 // the proxy is not known any more.
 func (f *Fleet) Open(node string) *Report {
+	r := f.open(node)
+	if r != nil {
+		r.level = r.p.level
+		r.p.asked = false
+	}
+	return r
+}
+
+// OpenAsked begins what the admin of a proxy answered that does not report; nil where
+// it does meanwhile, or is not known any more.
+func (f *Fleet) OpenAsked(node string) *Report {
+	r := f.open(node)
+	if r != nil && !r.p.asked && !r.p.last.IsZero() && !r.p.silence(r.now) {
+		r.p.mu.Unlock()
+		return nil
+	}
+	if r != nil {
+		r.level = model.TelemetryEndpoints
+		r.p.asked = true
+	}
+	return r
+}
+
+func (f *Fleet) open(node string) *Report {
 	p := f.proxy(node)
 	if p == nil {
 		return nil
@@ -34,7 +62,7 @@ func (f *Fleet) Open(node string) *Report {
 
 // Add takes one point.
 func (r *Report) Add(pt Point) {
-	if !r.p.level.Includes(pt.Metric.level()) {
+	if !r.level.Includes(pt.Metric.level()) {
 		return // its group does not ask for it
 	}
 	switch pt.Metric {
@@ -57,7 +85,7 @@ func (r *Report) Add(pt Point) {
 		v.seen = r.p.round
 		if n := uint32(min(pt.Value, 1<<32-1)); v.gauges[m] != n {
 			v.gauges[m] = n
-			r.changed[v.name] = v
+			r.changed[v.of.name] = v
 		}
 	case m < endOfCounters:
 		r.count(v, m, pt.Value)
@@ -68,16 +96,19 @@ func (r *Report) Add(pt Point) {
 	}
 }
 
+// clockGrain is how exact the begin of a process is: it is told in whole seconds.
+const clockGrain = 2 * time.Second
+
 // uptime tells when the process began, in whole seconds.
 func (r *Report) uptime(up time.Duration) {
-	if began := r.now.Add(-up); began.Sub(r.p.began).Abs() > 2*time.Second {
+	if began := r.now.Add(-up); began.Sub(r.p.began).Abs() > clockGrain {
 		r.p.began = began
 	}
 }
 
 // view finds the view of an upstream; nil where there is no room for it.
 func (r *Report) view(name []byte) *view {
-	if r.last != nil && r.last.name == string(name) {
+	if r.last != nil && r.last.of.name == string(name) {
 		return r.last
 	}
 	v := r.p.views[string(name)]
@@ -87,7 +118,7 @@ func (r *Report) view(name []byte) *view {
 			r.drop(DroppedUpstreams)
 			return nil
 		}
-		v = &view{name: up.name, of: up, since: r.now.Unix()}
+		v = &view{of: up, since: r.now.Unix()}
 		r.p.views[up.name] = v
 		r.changed[up.name] = v
 	}
@@ -121,7 +152,7 @@ func (r *Report) rose(v *view, m Metric, n uint64) {
 	if at := v.movedAt(m); at != nil {
 		now := r.f.seconds(r.now)
 		if *at == 0 || now-*at > moving {
-			r.changed[v.name] = v
+			r.changed[v.of.name] = v
 		}
 		*at = now
 	}
@@ -158,20 +189,20 @@ func (r *Report) latency(v *view, pt Point) {
 // endpoint finds or makes what the proxy sees of one endpoint. Reports name them in
 // one order, so that the next one is where it was.
 func (r *Report) endpoint(v *view, pt Point) {
-	i := v.next
-	if i >= len(v.endpoints) || v.endpoints[i].address != string(pt.Endpoint) {
+	i := int(v.next)
+	if i >= len(v.endpoints) || v.endpoints[i].address.Value() != string(pt.Endpoint) {
 		var found bool
-		i, found = sort.Find(len(v.endpoints), func(i int) int { return strings.Compare(string(pt.Endpoint), v.endpoints[i].address) })
+		i, found = sort.Find(len(v.endpoints), func(i int) int { return strings.Compare(string(pt.Endpoint), v.endpoints[i].address.Value()) })
 		if !found {
 			if r.p.endpoints >= r.f.cfg.MaxEndpoints {
 				r.drop(DroppedEndpoints)
 				return
 			}
 			r.p.endpoints++
-			v.endpoints = slices.Insert(v.endpoints, i, endpoint{address: text(pt.Endpoint), since: r.now.Unix()})
+			v.endpoints = slices.Insert(v.endpoints, i, endpoint{address: unique.Make(string(pt.Endpoint)), round: uint8(r.p.round - 1)}) //nolint:gosec // the low bits
 		}
 	}
-	v.next = i + 1
+	v.next = int32(i) + 1 //nolint:gosec // MaxEndpoints is less
 	e := &v.endpoints[i]
 	if pt.Metric == EndpointConnectFailed {
 		n := uint32(min(pt.Value, 1<<32-1))
@@ -182,14 +213,15 @@ func (r *Report) endpoint(v *view, pt Point) {
 		return
 	}
 	healthy := pt.Value > 0
-	if e.round == r.p.round && !e.healthy {
+	round := uint8(r.p.round) //nolint:gosec // the low bits
+	if e.round == round && !e.healthy {
 		healthy = false // it stands twice in the cluster, with one name: the worse counts
 	}
-	if e.healthy != healthy || e.round == 0 {
-		e.healthy, e.since = healthy, r.now.Unix()
-		r.changed[v.name] = v
+	if e.healthy != healthy || e.since == 0 {
+		e.healthy, e.since = healthy, r.f.seconds(r.now)
+		r.changed[v.of.name] = v
 	}
-	e.round = r.p.round
+	e.round = round
 }
 
 // failed counts requests that failed by route and flag; of an upstream that no one
@@ -199,18 +231,20 @@ func (r *Report) failed(pt Point) {
 	if v == nil {
 		return
 	}
-	k := cause{text(pt.Route), text(pt.Flag)}
-	was, known := v.failed[k]
-	if !known && len(v.failed) >= maxCauses {
-		r.drop(DroppedCauses)
-		return
+	i := slices.IndexFunc(v.failed, func(x failed) bool { return x.cause.route == string(pt.Route) && x.cause.flag == string(pt.Flag) })
+	if i < 0 {
+		c := v.of.cause(pt.Route, pt.Flag)
+		if c == nil {
+			r.drop(DroppedCauses)
+			return
+		}
+		i = len(v.failed)
+		v.failed = append(v.failed, failed{cause: c})
 	}
-	if v.failed == nil {
-		v.failed = map[cause]uint64{}
-	}
-	v.failed[k] = pt.Value
-	if n := since(was, pt.Value); n > 0 && !r.first {
-		v.of.fail(r.now, k, n)
+	n := since(v.failed[i].total, pt.Value)
+	v.failed[i].total = pt.Value
+	if n > 0 && !r.first {
+		v.of.fail(r.now, v.failed[i].cause, n)
 	}
 }
 
@@ -225,18 +259,15 @@ func (r *Report) Close() {
 			r.changed[name] = v
 			continue
 		}
-		kept := v.endpoints[:0]
-		for _, e := range v.endpoints {
-			if e.round == p.round {
-				kept = append(kept, e)
-			}
-		}
-		if len(kept) != len(v.endpoints) {
+		n := len(v.endpoints)
+		v.endpoints = slices.DeleteFunc(v.endpoints, func(e endpoint) bool { return e.round != uint8(p.round) }) //nolint:gosec // the low bits
+		if v.next = 0; n != len(v.endpoints) {
 			r.changed[name] = v
-			p.endpoints -= len(v.endpoints) - len(kept)
-			clear(v.endpoints[len(kept):])
+			p.endpoints -= n - len(v.endpoints)
 		}
-		v.endpoints, v.next = kept, 0
+		if cap(v.endpoints) > len(v.endpoints)*5/4 {
+			v.endpoints = slices.Clone(v.endpoints)
+		}
 	}
 	if r.first {
 		r.begin()
@@ -259,7 +290,7 @@ func (r *Report) Close() {
 // begin takes the totals of a proxy's first report as new where its process began
 // while we listened; those of an older one are where we begin to count.
 func (r *Report) begin() {
-	if r.p.began.Before(r.f.began) {
+	if r.f.began.Sub(r.p.began) > clockGrain {
 		return
 	}
 	for _, v := range r.p.views {
@@ -271,8 +302,8 @@ func (r *Report) begin() {
 		if len(v.latency) == len(r.bounds)+1 {
 			v.of.addLatency(r.now, r.bounds, v.latency)
 		}
-		for k, n := range v.failed {
-			v.of.fail(r.now, k, n)
+		for _, x := range v.failed {
+			v.of.fail(r.now, x.cause, x.total)
 		}
 		for i := range v.endpoints {
 			if v.endpoints[i].failed > 0 {

@@ -46,7 +46,7 @@ func (s *span) observe(bounds []float64, n []uint64) {
 type Span struct {
 	From     time.Time     `json:"from"`
 	For      time.Duration `json:"for" doc:"nanoseconds"`
-	Requests uint64        `json:"requests" doc:"attempts; those to an upstream of TCP are connections"`
+	Requests uint64        `json:"requests" doc:"that were answered, by an endpoint or by the proxy; of an upstream of TCP, connections"`
 	// Failed ended with one of Envoy's flags: nobody there, refused, timed out …
 	Failed uint64 `json:"failed" doc:"requests that ended with one of Envoy's failure flags"`
 	Errors uint64 `json:"errors" doc:"answers of 500 and above"`
@@ -69,7 +69,7 @@ func (f *Fleet) Trend(name string) (minutes, hours []Span) {
 	u := f.upstreams[name]
 	f.mu.Unlock()
 	if u == nil {
-		return nil, nil
+		return []Span{}, []Span{}
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -77,7 +77,7 @@ func (f *Fleet) Trend(name string) (minutes, hours []Span) {
 }
 
 func (r *ring) since(now time.Time) []Span {
-	var out []Span
+	out := []Span{}
 	for i := range r.all {
 		if now.Sub(time.Unix(r.all[i].from, 0)) <= time.Duration(r.keep)*r.of {
 			out = append(out, r.all[i].shown(r.of))

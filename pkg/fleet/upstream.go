@@ -12,20 +12,25 @@ import (
 type upstream struct {
 	name string
 
-	mu       sync.Mutex // guards what follows
-	minutes  ring
-	hours    ring
-	failures map[cause]*Failure
-	reasons  map[reason]*Reason
+	mu      sync.Mutex // guards what follows
+	minutes ring
+	hours   ring
+	causes  []*cause // each once; views point to them
+	reasons map[reason]*Reason
 }
 
 // cause is what requests failed by, as the proxies count it.
-type cause struct{ route, flag string }
+type cause struct {
+	route, flag string // set when it is made, then read-only
+
+	count       uint64 // guarded by the upstream
+	since, last time.Time
+}
 
 const (
 	minutesKept = 60
 	hoursKept   = 48
-	// DroppedCauses are routes and flags that were too many for one proxy and upstream.
+	// DroppedCauses are routes and flags that were too many for one upstream.
 	DroppedCauses = "causes"
 )
 
@@ -41,11 +46,19 @@ func (f *Fleet) upstream(name []byte) *upstream {
 	return u
 }
 
-// Keep forgets the upstreams that are no more.
+// Keep forgets the upstreams that are no more, and that nobody sees.
 func (f *Fleet) Keep(declared func(name string) bool) {
+	seen := map[string]bool{"": true}
+	for _, m := range f.all() {
+		m.mu.Lock()
+		for name := range m.views {
+			seen[name] = true
+		}
+		m.mu.Unlock()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	maps.DeleteFunc(f.upstreams, func(name string, _ *upstream) bool { return name != "" && !declared(name) })
+	maps.DeleteFunc(f.upstreams, func(name string, _ *upstream) bool { return !seen[name] && !declared(name) })
 }
 
 func (u *upstream) add(now time.Time, m Metric, n uint64) {
@@ -67,21 +80,28 @@ func (u *upstream) addLatency(now time.Time, bounds []float64, n []uint64) {
 	}
 }
 
-func (u *upstream) fail(now time.Time, k cause, n uint64) {
+// cause finds or makes one; nil where there are too many.
+func (u *upstream) cause(route, flag []byte) *cause {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f := u.failures[k]
-	if f == nil {
-		if len(u.failures) >= maxCauses {
-			return
+	i := slices.IndexFunc(u.causes, func(c *cause) bool { return c.route == string(route) && c.flag == string(flag) })
+	if i < 0 {
+		if len(u.causes) >= maxCauses {
+			return nil
 		}
-		if u.failures == nil {
-			u.failures = map[cause]*Failure{}
-		}
-		f = &Failure{Route: k.route, Flag: k.flag, Since: now}
-		u.failures[k] = f
+		i = len(u.causes)
+		u.causes = append(u.causes, &cause{route: string(route), flag: string(flag)})
 	}
-	f.Count, f.Last = f.Count+n, now
+	return u.causes[i]
+}
+
+func (u *upstream) fail(now time.Time, c *cause, n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if c.count == 0 {
+		c.since = now
+	}
+	c.count, c.last = c.count+n, now
 	for _, r := range []*ring{&u.minutes, &u.hours} {
 		r.at(now).failed += n
 	}
@@ -102,19 +122,20 @@ func (f *Fleet) Failures(name string) ([]Failure, []Reason) {
 	f.mu.Lock()
 	u := f.upstreams[name]
 	f.mu.Unlock()
+	counted, told := []Failure{}, []Reason{}
 	if u == nil {
-		return nil, nil
+		return counted, told
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	var counted []Failure
-	for _, x := range u.failures {
-		counted = append(counted, *x)
+	for _, c := range u.causes {
+		if c.count > 0 {
+			counted = append(counted, Failure{Route: c.route, Flag: c.flag, Count: c.count, Since: c.since, Last: c.last})
+		}
 	}
 	slices.SortFunc(counted, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Route, b.Route), cmp.Compare(a.Flag, b.Flag))
 	})
-	var told []Reason
 	for _, x := range u.reasons {
 		r := *x
 		r.Samples = slices.Clone(r.Samples)

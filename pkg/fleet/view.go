@@ -4,40 +4,45 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
-// view is what one proxy sees of one upstream.
+// view is what one proxy sees of one upstream. There are many: BenchmarkMemory.
 type view struct {
-	name      string
 	of        *upstream
+	since     int64  // unix seconds: as it is
 	seen      uint32 // the round of the newest report that names it
 	gauges    [gauges]uint32
 	totals    [counters]uint64
-	moved     [3]uint32        // when Panicked, NoneHealthy and an overflow last rose; see seconds
-	since     int64            // unix seconds: as it is
-	latency   []uint64         // totals
-	endpoints []endpoint       // sorted by address
-	next      int              // of endpoints, that is probably named next
-	failed    map[cause]uint64 // totals
+	moved     [3]uint32  // when Panicked, NoneHealthy and an overflow last rose; see seconds
+	next      int32      // of endpoints, that is probably named next
+	latency   []uint64   // totals
+	endpoints []endpoint // sorted by address
+	failed    []failed
+}
+
+// failed is what one proxy counted of one cause.
+type failed struct {
+	cause *cause
+	total uint64
 }
 
 // endpoint is what one proxy sees of one endpoint.
 type endpoint struct {
-	address  string
-	since    int64 // unix seconds: healthy or not
-	round    uint32
+	address  unique.Handle[string]
+	since    uint32 // healthy or not; see seconds
 	failed   uint32 // connections that could not be opened, in all
 	failedAt uint32 // the last of them; see seconds
+	round    uint8  // the low bits of the report's that names it
 	healthy  bool
 }
 
 // moving is for how many seconds what was counted last is of now.
 const moving = 60
 
-// maxBuckets of a latency, and maxCauses of failed requests of one proxy and
-// upstream.
+// maxBuckets of a latency, and maxCauses of failed requests of one upstream.
 const (
 	maxBuckets = 64
 	maxCauses  = 100
@@ -45,6 +50,10 @@ const (
 
 // seconds is a time as a count since the fleet began, never 0.
 func (f *Fleet) seconds(t time.Time) uint32 { return uint32(max(0, t.Sub(f.began)/time.Second)) + 1 }
+
+func (f *Fleet) time(seconds uint32) time.Time {
+	return f.began.Add(time.Duration(seconds-1) * time.Second)
+}
 
 // movedAt is where it stands when a counter rose.
 func (v *view) movedAt(m Metric) *uint32 {
@@ -93,17 +102,17 @@ type EndpointView struct {
 }
 
 // Views lists what proxies see of an upstream: those that are connected and whose
-// last report is not too old. By proxy.
-func (f *Fleet) Views(upstream string) []View {
+// last report is not too old. By proxy; without their endpoints unless asked for.
+func (f *Fleet) Views(upstream string, endpoints bool) []View {
 	now := f.now()
-	var out []View
+	out := []View{}
 	for _, m := range f.all() {
 		if !m.gone.IsZero() {
 			continue
 		}
 		m.mu.Lock()
 		if v := m.views[upstream]; v != nil && v.seen != 0 && !m.silence(now) {
-			out = append(out, f.shown(m.proxy, v, now))
+			out = append(out, f.shown(m.proxy, v, now, endpoints))
 		}
 		m.mu.Unlock()
 	}
@@ -111,7 +120,7 @@ func (f *Fleet) Views(upstream string) []View {
 	return out
 }
 
-func (f *Fleet) shown(p *proxy, v *view, now time.Time) View {
+func (f *Fleet) shown(p *proxy, v *view, now time.Time, endpoints bool) View {
 	s := f.seconds(now)
 	recent := func(at uint32) bool { return at > 0 && s-at < moving }
 	out := View{
@@ -120,10 +129,13 @@ func (f *Fleet) shown(p *proxy, v *view, now time.Time) View {
 		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
 		Panicked: recent(v.moved[0]), NoneHealthy: recent(v.moved[1]), Overflowed: recent(v.moved[2]),
 	}
+	if !endpoints {
+		return out
+	}
 	for _, e := range v.endpoints {
-		x := EndpointView{Address: e.address, Healthy: e.healthy, Since: time.Unix(e.since, 0)}
+		x := EndpointView{Address: e.address.Value(), Healthy: e.healthy, Since: f.time(e.since)}
 		if e.failedAt > 0 {
-			x.Unreachable = f.began.Add(time.Duration(e.failedAt-1) * time.Second)
+			x.Unreachable = f.time(e.failedAt)
 		}
 		out.Endpoints = append(out.Endpoints, x)
 	}

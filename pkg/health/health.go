@@ -20,12 +20,13 @@ const (
 	Healthy  State = "healthy"  // every endpoint is usable
 	Degraded State = "degraded" // some are out, and the share of usable ones is not below panic
 	Unknown  State = "unknown"  // nobody ever said who is there
+	Hidden   State = "hidden"   // below the panic threshold, and proxies send to the dead too
 	Critical State = "critical" // below the panic threshold, or none is usable
 	Empty    State = "empty"    // nobody is there: requests get 503 UH
 )
 
 // States lists the states, best first.
-var States = []State{Healthy, Degraded, Unknown, Critical, Empty}
+var States = []State{Healthy, Degraded, Unknown, Hidden, Critical, Empty}
 
 // Worse tells whether s is worse than o.
 func (s State) Worse(o State) bool { return s.rank() > o.rank() }
@@ -54,17 +55,24 @@ type Stale struct {
 	Why   string    `json:"why"`
 }
 
-// Upstream is the health of one upstream as its source reports it.
+// Upstream is the health of one upstream: as its source reports it, and as the fleet
+// sees it.
 type Upstream struct {
 	Name   string `json:"name"`
 	State  State  `json:"state"`
-	Counts Counts `json:"counts"`
-	// Since is when the service last changed.
+	Counts Counts `json:"counts" doc:"as the source says"`
+	// Spare is how many more endpoints may fail before Envoy panics or answers 503 UH.
+	Spare int `json:"spare" doc:"how many more endpoints may fail before a proxy panics (sends requests to all of them), or answers 503 UH"`
+	// Since is when the service last changed, or when proxies first saw what decides.
 	Since time.Time `json:"since,omitzero"`
 	// Why is one phrase, empty while all is well.
 	Why     string           `json:"why,omitempty"`
 	Service model.ServiceKey `json:"service"`
 	Stale   *Stale           `json:"stale,omitempty"`
+	// Seen is how the fleet sees it; nil where nobody looked.
+	Seen *Seen `json:"seen,omitempty"`
+
+	decided *Part // by whom the state was decided; nil is the source
 }
 
 // Of joins a declared upstream with what is known of its service.
@@ -94,6 +102,7 @@ func Of(name string, u *spec.Upstream, k model.Known) Upstream {
 			out[e.Reason]++
 		}
 	}
+	h.Spare = spare(u, h.Counts.Healthy, h.Counts.Total-h.Counts.Draining)
 	h.State, h.Why = judge(u, k.Service, h.Counts, len(problems)+len(k.Service.Problems), out)
 	return h
 }

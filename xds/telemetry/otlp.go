@@ -18,7 +18,7 @@ var metrics = map[string]fleet.Metric{
 	"cluster.membership_total": fleet.Members, "cluster.membership_healthy": fleet.Healthy, "cluster.membership_degraded": fleet.Degraded,
 	"cluster.membership_excluded": fleet.Excluded, "cluster.outlier_detection.ejections_active": fleet.Ejected, "cluster.warming_state": fleet.Warming,
 
-	"cluster.upstream_rq_total": fleet.Requests, "cluster.upstream_cx_total": fleet.Connections, "cluster.upstream_rq_xx": fleet.Errors,
+	"cluster.upstream_rq_completed": fleet.Requests, "cluster.upstream_cx_total": fleet.Connections, "cluster.upstream_rq_xx": fleet.Errors,
 	"cluster.upstream_rq_timeout": fleet.Timeouts, "cluster.upstream_rq_retry": fleet.Retries, "cluster.upstream_rq_retry_overflow": fleet.RetryOverflow,
 	"cluster.upstream_rq_pending_overflow": fleet.PendingOverflow, "cluster.upstream_cx_overflow": fleet.ConnOverflow,
 	"cluster.upstream_cx_connect_fail": fleet.ConnectFailed, "cluster.upstream_cx_none_healthy": fleet.NoneHealthy,
@@ -36,7 +36,7 @@ var metrics = map[string]fleet.Metric{
 var errMalformed = errors.New("it is no OTLP export of metrics")
 
 // ours are the clusters of our own that a bootstrap has.
-var ours = []byte("wellspring-")
+var ours = []byte(bootstrap.Reserved)
 
 // export walks the points of an ExportMetricsServiceRequest that matter here. It
 // reads the wire form itself: the generated messages make eight objects of each

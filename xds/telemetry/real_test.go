@@ -159,9 +159,9 @@ func TestRealReports(t *testing.T) {
 			want := []string{
 				"catalog 1/2, " + min(good+" up, "+out+" down", out+" down, "+good+" up"),
 				"catalog 2 requests, 0 failed, latency true", "catalog told ",
-				"dead 1/1, " + dead + " up unreachable", "dead 4 requests, 2 failed, 4 not connected, 2 retries", "dead counted 2 shop[1] URX,UF",
+				"dead 1/1, " + dead + " up unreachable", "dead 2 requests, 2 failed, 4 not connected, 2 retries", "dead counted 2 shop[1] URX,UF",
 				"dead told 4 attempts shop[1] UF: delayed connect error: Connection refused /dead, 2 shop[1] URX,UF: delayed connect error: Connection refused /dead",
-				"nobody 0/0 none panicked", "nobody 0 requests, 1 failed, 1 none", "nobody counted 1 shop[0] UH", "nobody told 1 shop[0] UH:  /nobody",
+				"nobody 0/0 none panicked", "nobody 1 requests, 1 failed, 1 none", "nobody counted 1 shop[0] UH", "nobody told 1 shop[0] UH:  /nobody",
 			}
 			slices.Sort(want)
 			var got []string
@@ -186,7 +186,7 @@ func at(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(por
 func seen(f *fleet.Fleet) (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	for _, name := range []string{"catalog", "nobody", "dead"} {
-		for _, v := range f.Views(name) {
+		for _, v := range f.Views(name, true) {
 			line := fmt.Sprintf("%s %d/%d", name, v.Healthy, v.Members)
 			if v.NoneHealthy {
 				line += " none"

@@ -1,0 +1,4 @@
+package fleet
+
+// Look does what Run does each second.
+func (f *Fleet) Look() { f.look() }

@@ -1,0 +1,432 @@
+package fleet_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// world is a fleet on a clock of its own.
+type world struct {
+	*fleet.Fleet
+	now    time.Time
+	events []string
+}
+
+func newWorld(cfg fleet.Config) *world {
+	w := &world{now: time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)}
+	cfg.Now = func() time.Time { return w.now }
+	cfg.Emit = func(e model.Event) { w.events = append(w.events, e.Kind+" "+e.Subject.Name) }
+	w.Fleet = fleet.New(cfg)
+	return w
+}
+
+func (w *world) join(id string, level model.Telemetry) {
+	w.Joined(model.Proxy{ID: id, Group: "edge", ReportKey: "key of " + id, Locality: model.Locality{Zone: "a"}}, level)
+}
+
+// report sends one, in lines: "uptime 5", "catalog requests 7", "catalog 10.0.0.1:80
+// up", "catalog shop[0] UH 3".
+func (w *world) report(id string, lines ...string) {
+	metrics := map[string]fleet.Metric{
+		"members": fleet.Members, "healthy": fleet.Healthy, "requests": fleet.Requests, "none": fleet.NoneHealthy, "panicked": fleet.Panicked,
+		"overflow": fleet.PendingOverflow, "up": fleet.EndpointHealthy, "down": fleet.EndpointHealthy, "failed": fleet.EndpointConnectFailed,
+	}
+	r := w.Open(id)
+	if r == nil {
+		return
+	}
+	defer r.Close()
+	for _, line := range lines {
+		f := strings.Fields(line)
+		var n uint64
+		_, _ = fmt.Sscan(f[len(f)-1], &n)
+		switch {
+		case f[0] == "uptime":
+			r.Add(fleet.Point{Metric: fleet.Uptime, Value: n})
+		case len(f) == 4 && f[2] == "failed":
+			r.Add(fleet.Point{Metric: fleet.EndpointConnectFailed, Upstream: []byte(f[0]), Endpoint: []byte(f[1]), Value: n})
+		case len(f) == 4:
+			r.Add(fleet.Point{Metric: fleet.FailedRequests, Upstream: []byte(f[0]), Route: []byte(f[1]), Flag: []byte(f[2]), Value: n})
+		case strings.Contains(f[1], ":"):
+			p := fleet.Point{Metric: metrics[f[2]], Upstream: []byte(f[0]), Endpoint: []byte(f[1])}
+			if f[2] == "up" {
+				p.Value = 1
+			}
+			r.Add(p)
+		default:
+			r.Add(fleet.Point{Metric: metrics[f[1]], Upstream: []byte(f[0]), Value: n})
+		}
+	}
+}
+
+// counted is what the fleet counted in the last hour: requests, failed, none.
+func (w *world) counted(upstream string) string {
+	minutes, _ := w.Trend(upstream)
+	var sum fleet.Span
+	for _, m := range minutes {
+		sum.Requests, sum.Failed, sum.NoneHealthy = sum.Requests+m.Requests, sum.Failed+m.Failed, sum.NoneHealthy+m.NoneHealthy
+	}
+	return fmt.Sprintf("%d %d %d", sum.Requests, sum.Failed, sum.NoneHealthy)
+}
+
+// Totals become counts: from the first report of a proxy that began while we listened,
+// from the second of an older one; over a gap; over a restart; of what was never
+// named before.
+func TestCounts(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.now = w.now.Add(time.Minute)
+	w.join("old", model.TelemetryUpstreams)
+	w.join("young", model.TelemetryUpstreams)
+	wants := func(want string) {
+		t.Helper()
+		if got := w.counted("catalog"); got != want {
+			t.Errorf("counted %s, want %s", got, want)
+		}
+	}
+	w.report("old", "catalog members 2", "catalog requests 1000", "catalog shop[0] UH 10", "catalog none 10", "uptime 3600")
+	wants("0 0 0")
+	w.report("young", "catalog members 2", "catalog requests 5", "catalog shop[0] UH 1", "catalog none 1", "uptime 30")
+	wants("5 1 1")
+	w.now = w.now.Add(5 * time.Second)
+	w.report("old", "catalog members 2", "catalog requests 1007", "catalog shop[0] UH 10", "catalog none 10", "uptime 3605")
+	wants("12 1 1")
+	w.now = w.now.Add(10 * time.Minute) // nothing was heard
+	w.report("old", "catalog members 2", "catalog requests 1107", "catalog shop[0] UH 30", "catalog none 30", "uptime 4205")
+	wants("112 21 21")
+	w.now = w.now.Add(5 * time.Second)
+	w.report("old", "catalog members 2", "catalog requests 3", "catalog shop[0] UH 1", "catalog none 1", "uptime 2") // it began anew
+	wants("115 22 22")
+	w.now = w.now.Add(5 * time.Second)
+	w.report("old", "catalog members 2", "catalog requests 3", "catalog shop[0] UH 1", "catalog shop[1] UF 4", "catalog none 1", "uptime 7")
+	wants("115 26 22")
+	failed, _ := w.Failures("catalog")
+	if got := fmt.Sprintf("%d %s %s, %d %s %s", failed[0].Count, failed[0].Route, failed[0].Flag, failed[1].Count, failed[1].Route, failed[1].Flag); got != "22 shop[0] UH, 4 shop[1] UF" {
+		t.Error(got)
+	}
+}
+
+// What a report does not name is gone; what moved in the last minute is of now.
+func TestViews(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryEndpoints)
+	shown := func(upstream string) (out string) {
+		for _, v := range w.Views(upstream, true) {
+			out += fmt.Sprintf("%d/%d %t %t %t", v.Healthy, v.Members, v.Panicked, v.NoneHealthy, v.Overflowed)
+			for _, e := range v.Endpoints {
+				out += fmt.Sprintf(" %s %t %t", e.Address, e.Healthy, !e.Unreachable.IsZero())
+			}
+		}
+		return out
+	}
+	wants := func(upstream, want string) {
+		t.Helper()
+		if got := shown(upstream); got != want {
+			t.Errorf("%s is seen as %q, want %q", upstream, got, want)
+		}
+	}
+	changed := func(want ...string) {
+		t.Helper()
+		var got []string
+		for name := range w.Changed() {
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("changed %v, want %v", got, want)
+		}
+	}
+	next := func(lines ...string) {
+		w.now = w.now.Add(5 * time.Second)
+		w.report("e", lines...)
+	}
+	next("a members 2", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.1:80 down", "b members 1", "a 10.0.0.1:80 failed 3")
+	wants("a", "1/2 false false false 10.0.0.1:80 false false 10.0.0.2:80 true false")
+	changed("a", "b")
+	next("a members 2", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.1:80 down", "b members 1", "a 10.0.0.1:80 failed 3")
+	changed()
+	next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1", "a 10.0.0.2:80 failed 1")
+	wants("a", "1/1 true true true 10.0.0.2:80 true true")
+	wants("b", "")
+	changed("a", "b")
+	for range 11 {
+		next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1", "a 10.0.0.2:80 failed 1")
+	}
+	wants("a", "1/1 true true true 10.0.0.2:80 true true")
+	next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1")
+	wants("a", "1/1 false false false 10.0.0.2:80 true true") // a minute is over
+	next("a members 2", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.2:80 down")
+	wants("a", "1/2 false false false 10.0.0.2:80 false true") // two of one address: the worse counts
+}
+
+// Above what its group asks for, a proxy may say what it likes.
+func TestLevels(t *testing.T) {
+	for level, want := range map[model.Telemetry]string{
+		model.TelemetryOff: "0 0 0 views 0", model.TelemetryFailures: "0 2 0 views 0", model.TelemetryUpstreams: "1 2 0 views 1 endpoints 0",
+		model.TelemetryEndpoints: "1 2 0 views 1 endpoints 1",
+	} {
+		w := newWorld(fleet.Config{})
+		w.join("e", level)
+		w.report("e", "uptime 0", "a members 1", "a requests 1", "a 10.0.0.1:80 up", "a r UH 2")
+		got := fmt.Sprintf("%s views %d", w.counted("a"), len(w.Views("a", true)))
+		for _, v := range w.Views("a", true) {
+			got += fmt.Sprintf(" endpoints %d", len(v.Endpoints))
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", level, got, want)
+		}
+	}
+}
+
+// A view is as old as its report: after three intervals it is no evidence, which is
+// told once; the next report ends the gap.
+func TestSilence(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	state := func() string {
+		p := w.Proxies()[0]
+		gap := ""
+		if g := p.Reports.Gap; g != nil {
+			gap = " gap"
+			if !g.To.IsZero() {
+				gap += " of " + g.To.Sub(g.From).String()
+			}
+		}
+		return fmt.Sprintf("%s%s, %d views", p.Reports.State, gap, len(w.Views("a", false)))
+	}
+	wants := func(want string) {
+		t.Helper()
+		if got := state(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	w.Look()
+	wants("never, 0 views")
+	for range 3 {
+		w.report("e", "a members 1")
+		w.now = w.now.Add(10 * time.Second)
+	}
+	w.Look()
+	wants("verified, 1 views")
+	w.now = w.now.Add(20 * time.Second)
+	w.Look()
+	wants("verified, 1 views")
+	w.now = w.now.Add(time.Second)
+	w.Changed()
+	w.Look()
+	w.Look()
+	wants("silent gap, 0 views")
+	if !w.Changed()["a"] || !slices.Equal(w.events, []string{"proxy.silent e"}) {
+		t.Errorf("told %v", w.events)
+	}
+	w.report("e", "a members 1")
+	wants("verified gap of 31s, 1 views")
+	w.Left("e")
+	wants("verified gap of 31s, 0 views")
+	w.now = w.now.Add(time.Hour)
+	w.Look()
+	wants("silent gap of 31s, 0 views")
+	w.now = w.now.Add(time.Second)
+	w.Look()
+	if n := len(w.Proxies()); n != 0 {
+		t.Errorf("%d proxies are kept", n)
+	}
+}
+
+// A proxy with two streams is gone when both are.
+func TestStreams(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	w.join("e", model.TelemetryUpstreams)
+	w.Left("e")
+	if !w.Proxies()[0].Gone.IsZero() || w.Connected()["edge"] != 1 {
+		t.Error("gone with a stream left")
+	}
+	w.Moved("e", "other", model.TelemetryOff)
+	if w.Connected()["other"] != 1 || w.Proxies()[0].Reports.State != fleet.ReportsOff {
+		t.Errorf("moved: %v", w.Connected())
+	}
+	w.Left("e")
+	w.Left("e")
+	w.Left("nobody")
+	if w.Proxies()[0].Gone.IsZero() || len(w.Connected()) != 0 {
+		t.Error("not gone")
+	}
+}
+
+// Limits: what is too much is dropped and counted, and nothing else is harmed; a
+// proxy that is gone makes room.
+func TestLimits(t *testing.T) {
+	w := newWorld(fleet.Config{MaxProxies: 2, MaxUpstreams: 2, MaxEndpoints: 2})
+	w.join("a", model.TelemetryEndpoints)
+	w.join("b", model.TelemetryEndpoints)
+	w.join("c", model.TelemetryEndpoints)
+	if n := len(w.Proxies()); n != 2 || w.Dropped(fleet.DroppedProxies) != 1 {
+		t.Errorf("%d proxies, %d dropped", n, w.Dropped(fleet.DroppedProxies))
+	}
+	w.Left("a")
+	w.join("c", model.TelemetryEndpoints)
+	if p := w.Proxies(); len(p) != 2 || p[0].ID != "b" || p[1].ID != "c" {
+		t.Errorf("%+v", p)
+	}
+	w.report("b", "u members 1", "v members 1", "w members 1", "u 1.1.1.1:1 up", "u 1.1.1.2:1 up", "u 1.1.1.3:1 up")
+	if len(w.Views("u", true)) != 1 || len(w.Views("u", true)[0].Endpoints) != 2 || len(w.Views("w", true)) != 0 {
+		t.Errorf("%+v", w.Views("u", true))
+	}
+	if w.Dropped(fleet.DroppedUpstreams) != 1 || w.Dropped(fleet.DroppedEndpoints) != 1 {
+		t.Errorf("dropped %d upstreams, %d endpoints", w.Dropped(fleet.DroppedUpstreams), w.Dropped(fleet.DroppedEndpoints))
+	}
+	w.Keep(func(name string) bool { return name == "u" }) // v is seen
+	w.report("b", "u members 1", "u 1.1.1.3:1 up")        // the others are gone, and make room
+	w.report("b", "u members 1", "w members 1")
+	if w.Dropped(fleet.DroppedUpstreams) != 2 {
+		t.Error("an upstream that was seen made room")
+	}
+	w.Keep(func(name string) bool { return name == "u" })
+	w.report("b", "u members 1", "u 1.1.1.4:1 up", "w members 1")
+	if len(w.Views("w", true)) != 1 || len(w.Views("u", true)[0].Endpoints) != 1 {
+		t.Errorf("%+v", w.Views("w", true))
+	}
+}
+
+// The newest samples of a reason stay, and the first; the quietest reason makes room.
+func TestReasons(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	for i := range 60 {
+		for j := range 6 {
+			w.Failed(fleet.Failed{Time: w.now.Add(time.Duration(i) * time.Second), Upstream: "u", Flag: "UH", Detail: fmt.Sprint(i), Request: fmt.Sprint(j)})
+		}
+	}
+	_, told := w.Failures("u")
+	if len(told) != 50 || told[0].Count != 6 {
+		t.Fatalf("%d reasons, %+v", len(told), told[0])
+	}
+	for _, r := range told {
+		var ids string
+		for _, s := range r.Samples {
+			ids += s.Request
+		}
+		if ids != "0345" || r.Detail < "10" && len(r.Detail) == 2 {
+			t.Errorf("%s has samples %s", r.Detail, ids)
+		}
+	}
+}
+
+// Whose a report is.
+func TestProve(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.Joined(model.Proxy{ID: "keyed", ReportKey: "k"}, model.TelemetryUpstreams)
+	w.Joined(model.Proxy{ID: "old"}, model.TelemetryUpstreams)
+	w.Joined(model.Proxy{ID: "certified", Identity: []string{"edge.test", "edge-1"}}, model.TelemetryUpstreams)
+	w.Joined(model.Proxy{ID: "both", Identity: []string{"fleet.test"}, ReportKey: "k"}, model.TelemetryUpstreams)
+	own, fleets := []string{"edge.test", "edge-1"}, []string{"fleet.test"}
+	for what, x := range map[string]struct {
+		node string
+		c    fleet.Credential
+		want fleet.Proof
+		why  string
+	}{
+		"its key":                            {"keyed", fleet.Credential{Key: "k", Private: true}, fleet.Verified, ""},
+		"its key where others can read it":   {"keyed", fleet.Credential{Key: "k"}, fleet.Unverified, "others can read"},
+		"another key":                        {"keyed", fleet.Credential{Key: "l", Private: true}, fleet.Refused, "report key is not"},
+		"no key":                             {"keyed", fleet.Credential{Private: true}, fleet.Unverified, "without a report key"},
+		"a bootstrap without a key":          {"old", fleet.Credential{Key: "k", Private: true}, fleet.Unverified, "no report key; print a new one"},
+		"nobody":                             {"nobody", fleet.Credential{Key: "k", Private: true}, fleet.Unverified, "no proxy of this node id"},
+		"its certificate":                    {"certified", fleet.Credential{Names: own, Private: true}, fleet.Verified, ""},
+		"another certificate":                {"certified", fleet.Credential{Names: fleets, Private: true}, fleet.Refused, "edge.test, edge-1"},
+		"no certificate":                     {"certified", fleet.Credential{Private: true}, fleet.Unverified, "came with a certificate"},
+		"the fleet's certificate, its key":   {"both", fleet.Credential{Names: fleets, Key: "k"}, fleet.Verified, ""},
+		"the fleet's certificate, no key":    {"both", fleet.Credential{Names: fleets}, fleet.Unverified, "without a report key"},
+		"the fleet's certificate, other key": {"both", fleet.Credential{Names: fleets, Key: "l"}, fleet.Refused, "report key is not"},
+	} {
+		got, why := w.Prove(x.node, x.c)
+		if got != x.want || !strings.Contains(why, x.why) {
+			t.Errorf("%s: %v %q", what, got, why)
+		}
+	}
+	for range 3 {
+		w.Refuse("keyed", "10.0.0.9", "why")
+	}
+	if r := w.RefusedReports(); len(r) != 1 || r[0].Count != 3 || !slices.Equal(w.events, []string{"report.refused keyed"}) {
+		t.Errorf("%+v %v", r, w.events)
+	}
+	w.now = w.now.Add(11 * time.Minute)
+	if r := w.RefusedReports(); len(r) != 0 {
+		t.Errorf("kept: %+v", r)
+	}
+}
+
+// The admin's answer stands for a report only where none comes.
+func TestAsked(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryOff)
+	r := w.OpenAsked("e")
+	r.Add(fleet.Point{Metric: fleet.Members, Upstream: []byte("a"), Value: 3})
+	r.Add(fleet.Point{Metric: fleet.EndpointHealthy, Upstream: []byte("a"), Endpoint: []byte("1.1.1.1:1"), Value: 1})
+	r.Close()
+	if v := w.Views("a", true); len(v) != 1 || v[0].Members != 3 || len(v[0].Endpoints) != 1 || w.Proxies()[0].Reports.State != fleet.ReportsAsked {
+		t.Errorf("%+v", v)
+	}
+	w.Moved("e", "edge", model.TelemetryUpstreams)
+	w.report("e", "a members 2")
+	if v := w.Views("a", true); len(v) != 1 || v[0].Members != 2 || len(v[0].Endpoints) != 0 || w.Proxies()[0].Reports.State != fleet.ReportsVerified {
+		t.Errorf("%+v", v)
+	}
+	if w.OpenAsked("e") != nil {
+		t.Error("asked though it reports")
+	}
+}
+
+// A latency lies where the counts say, and only what is new counts.
+func TestLatency(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	for i := range 2 {
+		r := w.Open("e")
+		r.Add(fleet.Point{Metric: fleet.Members, Upstream: []byte("a"), Value: 1})
+		r.Add(fleet.Point{Metric: fleet.Uptime, Value: 100})
+		r.Add(fleet.Point{Metric: fleet.Latency, Upstream: []byte("a"), Bounds: []float64{10, 100, 1000}, Buckets: []uint64{50, 1000 + 90*uint64(i), 10 * uint64(i), 0}})
+		r.Close()
+		w.now = w.now.Add(5 * time.Second)
+	}
+	minutes, hours := w.Trend("a")
+	if len(minutes) != 1 || len(hours) != 1 || minutes[0].P50 != 60*time.Millisecond || minutes[0].P99 != 910*time.Millisecond {
+		t.Errorf("%+v", minutes)
+	}
+}
+
+// However a proxy names its endpoints, what it sees is what its last report says.
+func TestEndpointsProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(fleet.Config{})
+		w.join("e", model.TelemetryEndpoints)
+		for range rapid.IntRange(1, 5).Draw(t, "reports") {
+			up := rapid.MapOf(rapid.StringMatching(`1\.1\.1\.[1-9]:8[0-3]`), rapid.Bool()).Draw(t, "endpoints")
+			names := make([]string, 0, len(up))
+			for name := range up {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			names = rapid.Permutation(names).Draw(t, "order")
+			lines := []string{"a members 1"}
+			for _, name := range names {
+				lines = append(lines, fmt.Sprintf("a %s %s", name, map[bool]string{true: "up", false: "down"}[up[name]]))
+			}
+			w.report("e", lines...)
+			got := map[string]bool{}
+			for _, e := range w.Views("a", true)[0].Endpoints {
+				got[e.Address] = e.Healthy
+			}
+			if fmt.Sprint(got) != fmt.Sprint(up) {
+				t.Fatalf("%v, want %v", got, up)
+			}
+		}
+	})
+}

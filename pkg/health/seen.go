@@ -1,0 +1,170 @@
+package health
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Seen is how the fleet sees an upstream, by the reports that count.
+type Seen struct {
+	// Proxies reach it and are connected; Reporting of them report on it.
+	Proxies   int `json:"proxies" doc:"connected proxies that reach it"`
+	Reporting int `json:"reporting" doc:"of them, those that report on it"`
+	// Healthy and Members are those of the proxy that sees fewest usable.
+	Healthy int `json:"healthy" doc:"endpoints that the proxy which sees fewest would use"`
+	Members int `json:"members" doc:"endpoints that this proxy has"`
+	// What some proxies see.
+	Panicking *Part `json:"panicking,omitempty" doc:"send requests to whoever, healthy or not"`
+	Dead      *Part `json:"dead,omitempty" doc:"would use no endpoint, and answer 503 UH"`
+	Nobody    *Part `json:"nobody,omitempty" doc:"have no endpoint, and answer 503 UH"`
+	Fewer     *Part `json:"fewer,omitempty" doc:"would use fewer endpoints than the source says are healthy"`
+	Warming   *Part `json:"warming,omitempty" doc:"do not serve its newest definition yet"`
+	Overflow  *Part `json:"overflow,omitempty" doc:"met a limit of it in the last minute"`
+	NoneMet   *Part `json:"noneMet,omitempty" doc:"had requests that met no endpoint (503 UH) in the last minute"`
+	spare     int
+}
+
+// Part of the proxies that report.
+type Part struct {
+	Count int       `json:"count"`
+	Zones []string  `json:"zones" doc:"that they are in"`
+	Some  []string  `json:"some" doc:"the first of them"`
+	Since time.Time `json:"since" doc:"the first time that one of them saw it"`
+	all   bool      // nobody of their zones sees it otherwise
+}
+
+const maxSome = 5
+
+// See sums up what proxies see of an upstream of which so many endpoints are healthy
+// by its source.
+func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
+	s := Seen{Proxies: proxies, Reporting: len(views), Members: -1, spare: math.MaxInt}
+	zones := map[string]int{}
+	for _, v := range views {
+		zones[v.Zone]++
+	}
+	for _, v := range views {
+		usable, of := v.Healthy+v.Degraded, v.Members-v.Excluded
+		s.spare = min(s.spare, spare(u, usable, of))
+		if s.Members < 0 || usable < s.Healthy {
+			s.Healthy, s.Members = usable, v.Members
+		}
+		switch {
+		case v.Members == 0:
+			s.Nobody = s.Nobody.with(v)
+		case panics(u, usable, of):
+			s.Panicking = s.Panicking.with(v)
+		case usable == 0:
+			s.Dead = s.Dead.with(v)
+		case usable < healthy:
+			s.Fewer = s.Fewer.with(v)
+		}
+		if v.Warming {
+			s.Warming = s.Warming.with(v)
+		}
+		if v.Overflowed {
+			s.Overflow = s.Overflow.with(v)
+		}
+		if v.NoneHealthy {
+			s.NoneMet = s.NoneMet.with(v)
+		}
+	}
+	s.Members = max(0, s.Members)
+	for _, p := range []*Part{s.Panicking, s.Dead, s.Nobody, s.Fewer, s.Warming, s.Overflow, s.NoneMet} {
+		if p != nil {
+			in := 0
+			for _, z := range p.Zones {
+				in += zones[z]
+			}
+			p.all = in == p.Count && in < len(views)
+		}
+	}
+	return s
+}
+
+func (p *Part) with(v fleet.View) *Part {
+	if p == nil {
+		p = &Part{Since: v.Since}
+	}
+	p.Count++
+	if !slices.Contains(p.Zones, v.Zone) {
+		p.Zones = append(p.Zones, v.Zone)
+	}
+	if len(p.Some) < maxSome {
+		p.Some = append(p.Some, v.Proxy)
+	}
+	if v.Since.Before(p.Since) {
+		p.Since = v.Since
+	}
+	return p
+}
+
+// say names the part: "3 of 40 proxies, all of zone b".
+func (p *Part) say(of int) string {
+	text := fmt.Sprintf("%d of %d proxies", p.Count, of)
+	switch {
+	case of == 1:
+		return "proxy " + p.Some[0]
+	case p.Count == of:
+		text = fmt.Sprintf("all %d proxies", of)
+	}
+	if len(p.Zones) == 1 && p.Zones[0] != "" && p.Count < of {
+		if text += ", in zone " + p.Zones[0]; p.all {
+			text = strings.Replace(text, ", in zone", ", all of zone", 1)
+		}
+	}
+	return text
+}
+
+// panics tells whether Envoy would send requests to whoever: fewer than panic.below
+// percent of those that count are usable, and the upstream says to try all.
+func panics(u *spec.Upstream, usable, of int) bool {
+	p := u.WhenUnavailable.Panic
+	return p.Then != "fail" && of > 0 && float64(usable)*100 < p.Below*float64(of)
+}
+
+// spare is how many more may fail before Envoy panics, or answers 503 UH.
+func spare(u *spec.Upstream, usable, of int) int {
+	if p := u.WhenUnavailable.Panic; p.Then != "fail" && p.Below > 0 {
+		return max(0, usable-int(math.Ceil(p.Below*float64(of)/100)))
+	}
+	return max(0, usable-1)
+}
+
+// Join says how an upstream does by its source and by the fleet: the worse of both.
+// Where the fleet panics, what the source calls critical is hidden: requests are
+// answered, some by the dead.
+func Join(u *spec.Upstream, h Upstream, s Seen) Upstream {
+	h.Seen = &s
+	if s.Reporting == 0 {
+		return h
+	}
+	h.Spare = min(h.Spare, s.spare)
+	if h.State == Critical && s.Panicking != nil {
+		h.State = Hidden
+	}
+	worse := func(state State, p *Part, format string, args ...any) {
+		if p != nil && (state.Worse(h.State) || state == h.State && h.decided == nil) {
+			h.State, h.decided = state, p
+			h.Why = p.say(s.Reporting) + ": " + fmt.Sprintf(format, args...)
+		}
+	}
+	worse(Degraded, s.Warming, "its newest definition is not in use yet")
+	worse(Degraded, s.Fewer, "%d of %d usable, %d are healthy by source %s", s.Healthy, s.Members, h.Counts.Healthy, h.Service.Source)
+	worse(Degraded, s.Overflow, "requests met a limit (503 UO) in the last minute")
+	worse(Hidden, s.Panicking, "%d of %d usable, below %g %%: panic sends requests to all of them", s.Healthy, s.Members, u.WhenUnavailable.Panic.Below)
+	worse(Critical, s.Dead, "none of %d usable: requests get 503 UH", s.Members)
+	if h.Counts.Total > 0 {
+		worse(Critical, s.Nobody, "none of %d endpoints is there: requests get 503 UH", h.Counts.Total)
+	}
+	if h.decided != nil {
+		h.Since = h.decided.Since
+	}
+	return h
+}

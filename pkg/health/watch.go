@@ -1,0 +1,251 @@
+package health
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Source is what is declared and reported. No method blocks for long.
+type Source interface {
+	// Health is how every upstream does by its source, by name.
+	Health() []Upstream
+	// HealthOf is that of one; false where there is none of that name.
+	HealthOf(name string) (Upstream, bool)
+	// Spec is what is declared and imported.
+	Spec() *spec.Spec
+}
+
+// Fleet is what proxies see. No method blocks for long.
+type Fleet interface {
+	// Views of an upstream.
+	Views(upstream string, endpoints bool) []fleet.View
+	// Changed are the upstreams that are seen in another way since it was last asked.
+	Changed() map[string]bool
+	// Connected counts proxies by group.
+	Connected() map[string]int
+	// Keep forgets the upstreams that are no more.
+	Keep(declared func(name string) bool)
+}
+
+// Touched are the upstreams that are to be looked at. It is safe for concurrent use.
+type Touched struct {
+	signal chan struct{} // there are some; of one
+
+	mu    sync.Mutex // guards what follows
+	names map[string]bool
+	all   bool
+}
+
+// NewTouched returns one of nobody.
+func NewTouched() *Touched { return &Touched{signal: make(chan struct{}, 1), names: map[string]bool{}} }
+
+// Touch adds some. It does not block.
+func (t *Touched) Touch(names ...string) {
+	t.mu.Lock()
+	for _, name := range names {
+		t.names[name] = true
+	}
+	t.mu.Unlock()
+	t.wake()
+}
+
+// TouchAll adds every one. It does not block.
+func (t *Touched) TouchAll() {
+	t.mu.Lock()
+	t.all = true
+	t.mu.Unlock()
+	t.wake()
+}
+
+func (t *Touched) wake() {
+	select {
+	case t.signal <- struct{}{}:
+	default:
+	}
+}
+
+// take empties it.
+func (t *Touched) take() (names map[string]bool, all bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	names, all = t.names, t.all
+	t.names, t.all = map[string]bool{}, false
+	return names, all
+}
+
+// WatchConfig of a watch. All is required.
+type WatchConfig struct {
+	Source  Source
+	Fleet   Fleet
+	Touched *Touched
+	// Emit takes the events; it does not block.
+	Emit func(model.Event)
+}
+
+// Watch joins what sources say with what the fleet sees, and tells of each upstream
+// whose state changed. It is safe for concurrent use.
+type Watch struct {
+	cfg WatchConfig
+
+	mu     sync.Mutex // guards what follows
+	seen   map[string]Seen
+	states map[string]State
+	reach  reach
+}
+
+// How often the fleet is asked what changed, and everything is looked at: what was
+// counted in the last minute ends by itself.
+const (
+	lookEvery = time.Second
+	allEvery  = 10 * time.Second
+)
+
+// NewWatch returns a watch that has seen nothing.
+func NewWatch(cfg WatchConfig) *Watch {
+	return &Watch{cfg: cfg, seen: map[string]Seen{}, states: map[string]State{}}
+}
+
+// Run looks at what is touched until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	look, all := time.NewTicker(lookEvery), time.NewTicker(allEvery)
+	defer look.Stop()
+	w.cfg.Touched.TouchAll()
+	defer all.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.cfg.Touched.signal:
+		case <-look.C:
+			w.cfg.Touched.Touch(slices.Collect(maps.Keys(w.cfg.Fleet.Changed()))...)
+		case <-all.C:
+			w.cfg.Touched.TouchAll()
+		}
+		w.look()
+	}
+}
+
+// look tells of what changed among the touched.
+func (w *Watch) look() {
+	names, all := w.cfg.Touched.take()
+	var now []Upstream
+	if all {
+		now = w.cfg.Source.Health()
+		w.keep(now)
+	} else {
+		for name := range names {
+			if h, ok := w.cfg.Source.HealthOf(name); ok {
+				now = append(now, h)
+			}
+		}
+	}
+	if len(now) == 0 {
+		return
+	}
+	s, connected := w.cfg.Source.Spec(), w.cfg.Fleet.Connected()
+	for _, h := range now {
+		w.tell(w.joined(s, h, connected), s.Revision)
+	}
+}
+
+// keep forgets what is no more.
+func (w *Watch) keep(now []Upstream) {
+	there := map[string]bool{}
+	for _, h := range now {
+		there[h.Name] = true
+	}
+	w.cfg.Fleet.Keep(func(name string) bool { return there[name] })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gone := func(name string) bool { return !there[name] }
+	maps.DeleteFunc(w.seen, func(name string, _ Seen) bool { return gone(name) })
+	maps.DeleteFunc(w.states, func(name string, _ State) bool { return gone(name) })
+}
+
+// joined is an upstream by its source and by the fleet, as it was last seen or, where
+// connected proxies are given, as it is seen now.
+func (w *Watch) joined(s *spec.Spec, h Upstream, connected map[string]int) Upstream {
+	u, ok := s.Upstream(h.Name)
+	if !ok {
+		return h
+	}
+	w.mu.Lock()
+	seen, known := w.seen[h.Name]
+	w.mu.Unlock()
+	if connected != nil || !known {
+		if connected == nil {
+			connected = w.cfg.Fleet.Connected()
+		}
+		seen = See(u, h.Counts.Healthy, w.cfg.Fleet.Views(h.Name, false), w.proxies(s, h.Name, connected))
+		w.mu.Lock()
+		w.seen[h.Name] = seen
+		w.mu.Unlock()
+	}
+	return Join(u, h, seen)
+}
+
+// tell emits an event where the state is another one than before.
+func (w *Watch) tell(h Upstream, revision uint64) {
+	w.mu.Lock()
+	was := w.states[h.Name]
+	w.states[h.Name] = h.State
+	w.mu.Unlock()
+	if was != h.State {
+		w.cfg.Emit(model.Event{
+			Kind: model.EventUpstreamState, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: h.Name},
+			From: string(was), To: string(h.State), Reason: h.Why, Revision: revision,
+		})
+	}
+}
+
+// Health is how every upstream does, by name.
+func (w *Watch) Health() []Upstream {
+	s, out := w.cfg.Source.Spec(), w.cfg.Source.Health()
+	for i, h := range out {
+		out[i] = w.joined(s, h, nil)
+	}
+	return out
+}
+
+// HealthBy is how one does by what proxies see; false where there is none of that name.
+func (w *Watch) HealthBy(name string, views []fleet.View) (Upstream, bool) {
+	s := w.cfg.Source.Spec()
+	h, ok := w.cfg.Source.HealthOf(name)
+	u, declared := s.Upstream(name)
+	if !ok || !declared {
+		return h, false
+	}
+	return Join(u, h, See(u, h.Counts.Healthy, views, w.proxies(s, name, w.cfg.Fleet.Connected()))), true
+}
+
+// reach is which groups lead to an upstream, by one Spec.
+type reach struct {
+	of     *spec.Spec
+	groups map[string][]string
+}
+
+// proxies counts the connected ones that reach an upstream.
+func (w *Watch) proxies(s *spec.Spec, name string, connected map[string]int) (n int) {
+	w.mu.Lock()
+	if w.reach.of != s {
+		w.reach = reach{s, map[string][]string{}}
+		for _, d := range s.Documents(spec.KindGroup) {
+			for _, u := range s.Upstreams(d.Name) {
+				w.reach.groups[u] = append(w.reach.groups[u], d.Name)
+			}
+		}
+	}
+	groups := w.reach.groups[name]
+	w.mu.Unlock()
+	for _, g := range groups {
+		n += connected[g]
+	}
+	return n
+}
