@@ -129,11 +129,13 @@ func acceptStory(t *testing.T, program, version, text string) {
 			listeners = append(listeners, d.Name)
 		}
 	}
-	text += fmt.Sprintf("---\nkind: Route\nname: zz-all\nspec: {hosts: ['*'], rules: [{to: [%s]}]}\n---\nkind: Listener\nname: zz-all\nspec: {address: '%s', routes: [zz-all], accessLog: {to: 'off'}}\n---\nkind: Group\nname: zz-all\nspec: {listeners: [%s]}\n",
+	text += fmt.Sprintf("---\nkind: Route\nname: zz-all\nspec: {hosts: ['*'], rules: [{to: [%s]}]}\n---\nkind: Listener\nname: zz-all\nspec: {address: '%s', routes: [zz-all], accessLog: {to: 'off'}}\n---\nkind: Group\nname: zz-all\nspec: {listeners: [%s], telemetry: endpoints}\n",
 		strings.Join(to, ", "), all, strings.Join(append(listeners, "zz-all"), ", "))
 	control := serve(t, "--secrets-dir", secretsOf(t, docs))
 	control.apply(text)
-	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "e", Group: "zz-all", XDS: []string{control.XDS}}})
+	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{
+		NodeID: "e", Group: "zz-all", XDS: []string{control.XDS}, Telemetry: control.reports("e"), Envoy: version,
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,6 +73,11 @@ func serveWith(t *testing.T, k *keys, args ...string) *controlPlane {
 	return c
 }
 
+// reports is how a proxy reports to it.
+func (c *controlPlane) reports(key string) *bootstrap.Telemetry {
+	return &bootstrap.Telemetry{Addresses: []string{c.Telemetry}, Key: key, Interval: time.Second}
+}
+
 // client calls its admin API.
 func (c *controlPlane) client() *client.Client {
 	return client.New(c.keys.client(c.Admin))
@@ -190,7 +195,9 @@ func newStack(t *testing.T, envoyVersion string, k *keys) *stack {
 		t.Cleanup(b.Kill)
 		s.backends = append(s.backends, b)
 	}
-	s.config = envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}, TLS: k.bootstrap("edge-1")}}
+	s.config = envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{
+		NodeID: "edge-1", Group: "edge", XDS: []string{s.control.XDS}, TLS: k.bootstrap("edge-1"), Telemetry: s.control.reports("edge-1"), Envoy: envoyVersion,
+	}}
 	if s.config.Bootstrap.Admin, err = freeport.Addr(); err != nil {
 		t.Fatal(err)
 	}
