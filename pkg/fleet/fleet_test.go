@@ -156,10 +156,14 @@ func TestViews(t *testing.T) {
 	wants("a", "1/1 true true true 10.0.0.2:80 true true")
 	wants("b", "")
 	changed("a", "b")
-	for range 11 {
+	for range 2 {
 		next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1", "a 10.0.0.2:80 failed 1")
 	}
 	wants("a", "1/1 true true true 10.0.0.2:80 true true")
+	for range 9 {
+		next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1", "a 10.0.0.2:80 failed 1")
+	}
+	wants("a", "1/1 true false true 10.0.0.2:80 true true")
 	next("a members 1", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.2:80 up", "a panicked 1", "a none 2", "a overflow 1")
 	wants("a", "1/1 false false false 10.0.0.2:80 true true") // a minute is over
 	next("a members 2", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.2:80 down")

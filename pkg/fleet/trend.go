@@ -76,6 +76,18 @@ func (f *Fleet) Trend(name string) (minutes, hours []Span) {
 	return u.minutes.since(f.now()), u.hours.since(f.now())
 }
 
+// Lately counts the requests to an upstream, and those that failed, of this minute and
+// the one before.
+func (f *Fleet) Lately(name string) (requests, failed uint64) {
+	minutes, _ := f.Trend(name)
+	for _, m := range minutes {
+		if f.now().Sub(m.From) < 2*time.Minute {
+			requests, failed = requests+m.Requests, failed+m.Failed
+		}
+	}
+	return requests, failed
+}
+
 func (r *ring) since(now time.Time) []Span {
 	out := []Span{}
 	for i := range r.all {

@@ -40,7 +40,10 @@ type endpoint struct {
 }
 
 // moving is for how many seconds what was counted last is of now.
-const moving = 60
+const (
+	moving  = 60
+	meeting = 15 // of requests that met nobody: that is over sooner than it is forgotten
+)
 
 // maxBuckets of a latency, and maxCauses of failed requests of one upstream.
 const (
@@ -84,9 +87,9 @@ type View struct {
 	Ejected  int  `json:"ejected,omitempty" doc:"by outlier detection"`
 	Warming  bool `json:"warming,omitempty" doc:"not served yet"`
 
-	// The last minute.
+	// Lately.
 	Panicked    bool `json:"panicked,omitempty" doc:"requests went to whoever, healthy or not, in the last minute"`
-	NoneHealthy bool `json:"noneHealthy,omitempty" doc:"requests met no endpoint (503 UH) in the last minute"`
+	NoneHealthy bool `json:"noneHealthy,omitempty" doc:"requests met no endpoint (503 UH) in the last 15 seconds"`
 	Overflowed  bool `json:"overflowed,omitempty" doc:"requests met a limit in the last minute"`
 
 	Endpoints []EndpointView `json:"endpoints,omitempty"`
@@ -127,7 +130,7 @@ func (f *Fleet) shown(p *proxy, v *view, now time.Time, endpoints bool) View {
 		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0), Level: p.level,
 		Members: int(v.gauges[Members]), Healthy: int(v.gauges[Healthy]), Degraded: int(v.gauges[Degraded]),
 		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
-		Panicked: recent(v.moved[0]), NoneHealthy: recent(v.moved[1]), Overflowed: recent(v.moved[2]),
+		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < meeting, Overflowed: recent(v.moved[2]),
 	}
 	if !endpoints {
 		return out

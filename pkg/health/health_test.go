@@ -72,6 +72,8 @@ func TestJoin(t *testing.T) {
 		"a definition that is not there": {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Warming = true })}, "degraded, 2 spare: proxy a: its newest definition is not in use yet"},
 		"a limit":                        {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Overflowed = true })}, "degraded, 2 spare: proxy a: requests met a limit (503 UO) in the last minute"},
 		"the worst decides":              {fail, 4, 0, []fleet.View{with(sees("a", "", 3, 4), func(v *fleet.View) { v.Warming = true }), sees("b", "", 0, 4)}, "critical, 0 spare: 1 of 2 proxies: none of 4 usable: requests get 503 UH"},
+		"all drain":                      {tryAll, 4, 0, []fleet.View{with(sees("a", "", 0, 4), func(v *fleet.View) { v.Excluded = 4 })}, "hidden, 0 spare: proxy a: 0 of 4 usable, below 50 %: panic sends requests to all of them"},
+		"nobody met, though healthy":     {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.NoneHealthy = true })}, "critical, 2 spare: proxy a: requests get 503 UH, though 4 of 4 are usable"},
 		"threshold of nothing":           {"{below: 0, then: tryAll}", 4, 0, []fleet.View{sees("a", "", 0, 4)}, "critical, 0 spare: proxy a: none of 4 usable: requests get 503 UH"},
 	} {
 		u := upstream(t, x.panic)

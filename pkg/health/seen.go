@@ -26,9 +26,16 @@ type Seen struct {
 	Fewer     *Part `json:"fewer,omitempty" doc:"would use fewer endpoints than the source says are healthy"`
 	Warming   *Part `json:"warming,omitempty" doc:"do not serve its newest definition yet"`
 	Overflow  *Part `json:"overflow,omitempty" doc:"met a limit of it in the last minute"`
-	NoneMet   *Part `json:"noneMet,omitempty" doc:"had requests that met no endpoint (503 UH) in the last minute"`
-	spare     int
+	NoneMet   *Part `json:"noneMet,omitempty" doc:"had requests that met no endpoint (503 UH) in the last seconds"`
+	// Requests and Failed are of this minute and the one before.
+	Requests uint64 `json:"requests" doc:"of this minute and the one before"`
+	Failed   uint64 `json:"failed" doc:"of them, those that ended with one of Envoy's failure flags"`
+	spare    int
 }
+
+// failing tells whether so many requests fail that it is not one client's fault: three,
+// and one in a hundred.
+func (s Seen) failing() bool { return s.Failed >= 3 && s.Failed*100 >= s.Requests }
 
 // Part of the proxies that report.
 type Part struct {
@@ -52,13 +59,16 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 	for _, v := range views {
 		usable, of := v.Healthy+v.Degraded, v.Members-v.Excluded
 		s.spare = min(s.spare, spare(u, usable, of))
+		if v.NoneHealthy {
+			s.NoneMet = s.NoneMet.with(v)
+		}
 		if s.Members < 0 || usable < s.Healthy {
 			s.Healthy, s.Members = usable, v.Members
 		}
 		switch {
 		case v.Members == 0:
 			s.Nobody = s.Nobody.with(v)
-		case panics(u, usable, of):
+		case panics(u, usable, of, v.Members):
 			s.Panicking = s.Panicking.with(v)
 		case usable == 0:
 			s.Dead = s.Dead.with(v)
@@ -70,9 +80,6 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 		}
 		if v.Overflowed {
 			s.Overflow = s.Overflow.with(v)
-		}
-		if v.NoneHealthy {
-			s.NoneMet = s.NoneMet.with(v)
 		}
 	}
 	s.Members = max(0, s.Members)
@@ -123,10 +130,14 @@ func (p *Part) say(of int) string {
 }
 
 // panics tells whether Envoy would send requests to whoever: fewer than panic.below
-// percent of those that count are usable, and the upstream says to try all.
-func panics(u *spec.Upstream, usable, of int) bool {
+// percent of those that count are usable, or none counts (all drain), and the upstream
+// says to try all.
+func panics(u *spec.Upstream, usable, of, members int) bool {
 	p := u.WhenUnavailable.Panic
-	return p.Then != "fail" && of > 0 && float64(usable)*100 < p.Below*float64(of)
+	if p.Then == "fail" || p.Below == 0 {
+		return false
+	}
+	return float64(usable)*100 < p.Below*float64(of) || of == 0 && members > 0
 }
 
 // spare is how many more may fail before Envoy panics, or answers 503 UH.
@@ -158,11 +169,15 @@ func Join(u *spec.Upstream, h Upstream, s Seen) Upstream {
 	worse(Degraded, s.Warming, "its newest definition is not in use yet")
 	worse(Degraded, s.Fewer, "%d of %d usable, %d are healthy by source %s", s.Healthy, s.Members, h.Counts.Healthy, h.Service.Source)
 	worse(Degraded, s.Overflow, "requests met a limit (503 UO) in the last minute")
+	if s.failing() && !h.State.Worse(Degraded) && h.decided == nil {
+		h.State, h.Why = Degraded, fmt.Sprintf("%d of %d requests failed lately: wellspring health %s --trend", s.Failed, max(s.Failed, s.Requests), h.Name)
+	}
 	worse(Hidden, s.Panicking, "%d of %d usable, below %g %%: panic sends requests to all of them", s.Healthy, s.Members, u.WhenUnavailable.Panic.Below)
 	worse(Critical, s.Dead, "none of %d usable: requests get 503 UH", s.Members)
 	if h.Counts.Total > 0 {
 		worse(Critical, s.Nobody, "none of %d endpoints is there: requests get 503 UH", h.Counts.Total)
 	}
+	worse(Critical, s.NoneMet, "requests get 503 UH, though %d of %d are usable", s.Healthy, s.Members)
 	if h.decided != nil {
 		h.Since = h.decided.Since
 	}

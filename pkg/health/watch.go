@@ -28,6 +28,8 @@ type Fleet interface {
 	Views(upstream string, endpoints bool) []fleet.View
 	// Changed are the upstreams that are seen in another way since it was last asked.
 	Changed() map[string]bool
+	// Lately counts requests of an upstream, and those that failed.
+	Lately(upstream string) (requests, failed uint64)
 	// Connected counts proxies by group.
 	Connected() map[string]int
 	// Keep forgets the upstreams that are no more.
@@ -183,7 +185,7 @@ func (w *Watch) joined(s *spec.Spec, h Upstream, connected map[string]int) Upstr
 		if connected == nil {
 			connected = w.cfg.Fleet.Connected()
 		}
-		seen = See(u, h.Counts.Healthy, w.cfg.Fleet.Views(h.Name, false), w.proxies(s, h.Name, connected))
+		seen = w.see(s, u, h, w.cfg.Fleet.Views(h.Name, false), connected)
 		w.mu.Lock()
 		w.seen[h.Name] = seen
 		w.mu.Unlock()
@@ -222,7 +224,13 @@ func (w *Watch) HealthBy(name string, views []fleet.View) (Upstream, bool) {
 	if !ok || !declared {
 		return h, false
 	}
-	return Join(u, h, See(u, h.Counts.Healthy, views, w.proxies(s, name, w.cfg.Fleet.Connected()))), true
+	return Join(u, h, w.see(s, u, h, views, w.cfg.Fleet.Connected())), true
+}
+
+func (w *Watch) see(s *spec.Spec, u *spec.Upstream, h Upstream, views []fleet.View, connected map[string]int) Seen {
+	seen := See(u, h.Counts.Healthy, views, w.proxies(s, h.Name, connected))
+	seen.Requests, seen.Failed = w.cfg.Fleet.Lately(h.Name)
+	return seen
 }
 
 // reach is which groups lead to an upstream, by one Spec.
