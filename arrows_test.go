@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"pkg/health":           {"pkg/fleet", "pkg/model", "pkg/spec"},
 	"pkg/events":           {"pkg/model"},
 	"pkg/fleet":            {"pkg/model"},
+	"pkg/recorder":         {"pkg/model"},
 	"pkg/freeport":         {},
 	"pkg/proc":             {},
 	"pkg/envoyadmin":       {"pkg/model"},

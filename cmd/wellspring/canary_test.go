@@ -13,6 +13,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 )
 
 // TestRealNoSecretInOutputs: tokens and private keys are in use, and stand in
@@ -34,11 +35,14 @@ func TestRealNoSecretInOutputs(t *testing.T) {
 		if err := v.control.client().Get(t.Context(), "/v1/proxies", nil, &p); err != nil || p.Total != 1 || len(p.Items[0].Delivery) < 5 {
 			return "not yet"
 		}
+		if r := p.Items[0].Reports; r == nil || r.State != fleet.ReportsVerified {
+			return "no reports yet"
+		}
 		return ""
 	})
 
 	// what must not be seen: each secret's text, and of keys every line
-	canaries := map[string]string{"the Consul token": consulToken}
+	canaries := map[string]string{"the Consul token": consulToken, "the report key": canaryKey}
 	token, err := os.ReadFile(v.keys.token)
 	if err != nil {
 		t.Fatal(err)
@@ -141,10 +145,18 @@ func TestRealNoSecretInOutputs(t *testing.T) {
 		t.Error(err)
 	}
 	search("config print", string(out))
-	for _, args := range [][]string{{"health"}, {"proxies", "-o", "json"}, {"xds", "edge-1", "-o", "yaml"}, {"events", "-o", "wide"}, {"history", "-o", "json"}} {
+	for _, args := range [][]string{{"health"}, {"proxies", "-o", "json"}, {"xds", "edge-1", "-o", "yaml"}, {"events", "-o", "wide"}, {"events", "--since", "1h", "-o", "json"}, {"health", "bank"}, {"health", "bank", "--trend"}, {"history", "-o", "json"}} {
 		out, _ := v.control.cli(args...)
 		search(strings.Join(args, " "), out)
 	}
+
+	outage := filepath.Join(t.TempDir(), "outage.tar.gz")
+	v.control.cli("bundle", "--file", outage)
+	out, err = exec.CommandContext(ctx, "tar", "-xzOf", outage).CombinedOutput()
+	if err != nil || len(out) < 10_000 {
+		t.Errorf("a bundle of %d bytes: %v", len(out), err)
+	}
+	search("a bundle", string(out))
 
 	// 4. the log, which says everything
 	search("the log", before+v.control.Output())

@@ -139,6 +139,9 @@ name: edge
 spec: {listeners: [edge, inner, maybe], identities: ["spiffe://test/edge/*"]}
 `
 
+// canaryKey is the report key of the vault's proxy.
+const canaryKey = "canary-report-key"
+
 func newVault(t *testing.T, version string) *vault {
 	t.Helper()
 	program, err := envoytest.Find(version)
@@ -157,7 +160,7 @@ func newVault(t *testing.T, version string) *vault {
 	}
 	v.control.apply(fmt.Sprintf(vaultDocuments, v.bank.addr, v.edge, v.inner, v.plain, v.keys.authority.CA()))
 	e, err := envoytest.Start(t.Context(), envoytest.Config{Program: program, Dir: t.TempDir(), Bootstrap: bootstrap.Config{
-		NodeID: "edge-1", Group: "edge", XDS: []string{v.control.XDS}, TLS: v.keys.bootstrap("edge-1"),
+		NodeID: "edge-1", Group: "edge", XDS: []string{v.control.XDS}, TLS: v.keys.bootstrap("edge-1"), Telemetry: v.control.reports(canaryKey),
 	}})
 	if err != nil {
 		t.Fatal(err)

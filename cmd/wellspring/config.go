@@ -33,6 +33,7 @@ type config struct {
 	Insecure   bool             `json:"insecureListen,omitempty" doc:"listen beyond this machine though anybody could come in"`
 	Secrets    secretsConfig    `json:"secrets,omitempty" doc:"certificates and keys that documents name"`
 	History    historyConfig    `json:"history,omitempty" doc:"how much of the documents' history is kept"`
+	Events     eventsConfig     `json:"events,omitempty" doc:"how much of what happened is kept on disk, in DATA/events"`
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
@@ -73,6 +74,11 @@ func (t tlsConfig) on() bool { return t.Cert != "" }
 type historyConfig struct {
 	Keep   uint32        `json:"keep,omitempty" default:"1000" minimum:"1" doc:"revisions that are kept; those that changed only services are counted apart"`
 	MaxAge spec.Duration `json:"maxAge,omitempty" default:"2160h" minimum:"1m" doc:"longest that a revision is kept; the present one always is"`
+}
+
+type eventsConfig struct {
+	MaxMegabytes uint32        `json:"maxMegabytes,omitempty" default:"256" minimum:"1" doc:"most megabytes that events take"`
+	MaxAge       spec.Duration `json:"maxAge,omitempty" default:"720h" minimum:"1m" doc:"longest that an event is kept"`
 }
 
 type secretsConfig struct {

@@ -114,7 +114,10 @@ func proxyState(p admin.ConnectedProxy) (state, detail string) {
 	}
 	if r := p.Reports; r != nil {
 		switch r.State {
-		case fleet.ReportsSilent:
+		case fleet.ReportsSilent, fleet.ReportsAsked:
+			if r.Last.IsZero() {
+				break
+			}
 			notes = append(notes, "no report for "+ago(r.Last))
 		case fleet.ReportsUnverified:
 			notes = append(notes, "reports count for nobody: "+r.Why)
@@ -179,87 +182,4 @@ func versionCommand(g *global) *cobra.Command {
 			return g.print(cmd.OutOrStdout(), v, t, []string{v.Version})
 		},
 	}
-}
-
-func eventsCommand(g *global) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "events", Short: "Show what happened", Args: cobra.NoArgs,
-		Example: "  wellspring events --limit 50\n  wellspring events --watch",
-	}
-	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing events until interrupted")
-	limit := cmd.Flags().Int("limit", 20, "most past events that are shown")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *limit < 1 || *limit > 10_000 {
-			return &exitError{exitUsage, fmt.Sprintf("--limit %d: 1 to 10000 are taken", *limit)}
-		}
-		var page admin.Events
-		if err := g.client().Get(cmd.Context(), "/v1/events", url.Values{"limit": {fmt.Sprint(*limit)}}, &page); err != nil {
-			return err
-		}
-		last := ""
-		show := func(e model.Event) error {
-			last = e.ID
-			t := &table{}
-			t.add(eventLine(e))
-			if g.output == "table" || g.output == "wide" {
-				line := t.rows[0][0]
-				if g.output == "table" {
-					line = cut(line)
-				}
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), line)
-				return err
-			}
-			return g.print(cmd.OutOrStdout(), e, t, []string{e.ID})
-		}
-		if !*watch && (g.output == "json" || g.output == "yaml") {
-			return g.print(cmd.OutOrStdout(), page, nil, nil)
-		}
-		for _, e := range page.Items {
-			if err := show(e); err != nil {
-				return err
-			}
-		}
-		for *watch {
-			var err error
-			last, err = g.client().Watch(cmd.Context(), last, show)
-			if cmd.Context().Err() != nil {
-				return nil
-			}
-			if err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), "the stream broke and is opened again: "+err.Error())
-			}
-			select {
-			case <-cmd.Context().Done():
-				return nil
-			case <-time.After(time.Second):
-			}
-		}
-		return nil
-	}
-	return cmd
-}
-
-func eventLine(e model.Event) string {
-	parts := []string{e.Time.Local().Format("15:04:05.000"), e.Kind, e.Subject.Name}
-	if e.Endpoint != "" {
-		parts = append(parts, e.Endpoint)
-	}
-	if e.Proxy != "" && e.Proxy != e.Subject.Name {
-		parts = append(parts, "proxy "+e.Proxy)
-	}
-	switch {
-	case e.From != "" && e.To != "":
-		parts = append(parts, e.From+" → "+e.To)
-	case e.To != "":
-		parts = append(parts, "→ "+e.To)
-	case e.From != "":
-		parts = append(parts, e.From+" →")
-	}
-	if e.Actor != "" {
-		parts = append(parts, "by "+e.Actor)
-	}
-	if e.Reason != "" {
-		parts = append(parts, "("+strings.ReplaceAll(e.Reason, "\n", " ")+")")
-	}
-	return strings.Join(parts, "  ")
 }

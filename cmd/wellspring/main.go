@@ -148,7 +148,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g), exportCommand(g),
 		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
-		eventsCommand(g), drainCommand(g), enableCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), logCommand(g), backupCommand(g), loadCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
+		eventsCommand(g), bundleCommand(g), drainCommand(g), enableCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), logCommand(g), backupCommand(g), loadCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
 		".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", width),

@@ -33,6 +33,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/recorder"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
 	"github.com/wellspring-xds/wellspring/xds"
@@ -96,6 +97,12 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 
 	log.Debug("store opened", "revision", st.State().Revision)
 	happened := events.New(time.Now)
+	recorded, err := recorder.Open(recorder.Config{
+		Dir: filepath.Join(c.DataDir, "events"), Log: happened, MaxBytes: int64(c.Events.MaxMegabytes) << 20, MaxAge: c.Events.MaxAge.D(), Logger: log,
+	})
+	if err != nil {
+		return err
+	}
 
 	// 3. who may come in
 	certificates := certificate.New(certificate.Config{Dir: absolute(c.Secrets.Dir), Logger: log, Emit: happened.Emit})
@@ -153,7 +160,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 
 	// 7. what operators ask
 	api := admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Impact: xds.Impact,
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  admins,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
@@ -184,6 +191,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		}
 		return nil
 	})
+	g.Go(func() error { return recorded.Run(ctx) })
 	g.Go(func() error { return seen.Run(ctx) })
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })

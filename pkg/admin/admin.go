@@ -68,6 +68,13 @@ type Health interface {
 	HealthBy(name string, views []fleet.View) (health.Upstream, bool)
 }
 
+// Recorded is what happened, as it is on disk.
+type Recorded interface {
+	// Between reads the newest limit events of a span of time, oldest first; zero times
+	// are without bound.
+	Between(ctx context.Context, from, to time.Time, limit int) ([]model.Event, error)
+}
+
 // Config of the API.
 type Config struct {
 	Store     *store.Store
@@ -78,6 +85,8 @@ type Config struct {
 	Fleet  Fleet
 	Seen   *fleet.Fleet
 	Events *events.Log
+	// Recorded are those on disk.
+	Recorded Recorded
 	// Impact says which of Envoy's resources differ between two Specs.
 	Impact func(before, after *spec.Spec) []model.Impact
 	// Gate says whose request it is; its zero value asks for no credentials.

@@ -27,6 +27,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/recorder"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
 	"github.com/wellspring-xds/wellspring/xds"
@@ -121,10 +122,14 @@ func newWorld(t *testing.T, documents ...string) *world {
 		wg.Wait()
 		_ = st.Close()
 	})
+	recorded, err := recorder.Open(recorder.Config{Dir: t.TempDir(), Log: w.events})
+	if err != nil {
+		t.Fatal(err)
+	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
 	w.config = admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Recorded: recorded, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
 		Certificates: func() []model.Certificate {
 			return []model.Certificate{
@@ -295,6 +300,14 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(422, "not on this machine", "POST", "/v1/apply", "kind: Upstream\nname: invalid\nspec: {endpoints: []}\n")
 	w.wants(200, `"kind":"revision.applied"`, "GET", "/v1/events", "")
 	w.wants(422, "", "GET", "/v1/events?limit=x", "")
+	w.wants(200, `"kind":"revision.applied"`, "GET", "/v1/events?since=2020-01-01T00:00:00Z", "")
+	w.wants(200, `"items":[]`, "GET", "/v1/events?until=2020-01-01T00:00:00Z", "")
+	w.wants(422, "since", "GET", "/v1/events?since=yesterday", "")
+	w.wants(400, "one or the other", "GET", "/v1/events?since=2020-01-01T00:00:00Z&after=x-1", "")
+	posted := "Content-Type: application/json"
+	w.wants(200, `"kind":"external.deploy"`, "POST", "/v1/events", `{"kind":"deploy","upstream":"web","message":"v2"}`, posted)
+	w.wants(404, "there are: far, web", "POST", "/v1/events", `{"kind":"deploy","upstream":"none","message":"v2"}`, posted)
+	w.wants(422, "kind", "POST", "/v1/events", `{"kind":"upstream.state","message":"v2"}`, posted)
 	w.wants(422, "query.watchh", "GET", "/v1/events?watch=true&watchh=1", "")
 
 	// the process

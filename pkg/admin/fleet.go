@@ -89,6 +89,9 @@ func (s *server) reports() ReportCounts {
 		if !p.Gone.IsZero() || strings.HasPrefix(p.Agent, "gRPC") { // gRPC's own clients tell nothing
 			continue
 		}
+		if p.Reports.State == fleet.ReportsAsked && p.Reports.Gap != nil && p.Reports.Gap.To.IsZero() {
+			p.Reports.State = fleet.ReportsSilent // what it sees is known, what it counts is not
+		}
 		odd := p.Reports.State == fleet.ReportsSilent || p.Reports.State == fleet.ReportsUnverified || p.Reports.State == fleet.ReportsNever
 		*map[string]*int{
 			fleet.ReportsVerified: &out.Verified, fleet.ReportsAsked: &out.Asked, fleet.ReportsSilent: &out.Silent, fleet.ReportsNever: &out.Never,

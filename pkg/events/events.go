@@ -33,8 +33,11 @@ func New(now func() time.Time) *Log {
 	return &Log{boot: strconv.FormatInt(now().UnixMilli(), 36), now: now, next: 1, moved: make(chan struct{})}
 }
 
-// Emit adds an event, giving it its id and time. It does not block.
-func (l *Log) Emit(e model.Event) {
+// Emit adds an event. It does not block.
+func (l *Log) Emit(e model.Event) { l.Tell(e) }
+
+// Tell adds an event and returns it with its id and time. It does not block.
+func (l *Log) Tell(e model.Event) model.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.ID = fmt.Sprintf("%s-%d", l.boot, l.next)
@@ -47,6 +50,7 @@ func (l *Log) Emit(e model.Event) {
 	l.next++
 	close(l.moved)
 	l.moved = make(chan struct{})
+	return e
 }
 
 // After returns up to limit events that follow the one with an id, oldest first,

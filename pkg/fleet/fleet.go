@@ -78,10 +78,11 @@ type proxy struct {
 	is        model.Proxy
 	level     model.Telemetry // that it is asked for and carries
 	unproved  string          // why its reports are unverified; "" where they are not
-	last      time.Time       // report
+	last      time.Time       // that it said what it sees, by a report or by its admin
 	every     time.Duration   // between the last two
-	silent    bool            // and it was told
 	asked     bool            // the last was its admin's answer
+	heard     time.Time       // the last report
+	pace      time.Duration   // between the last two
 	gap       Gap             // the last time without reports
 	began     time.Time       // of the process, from its uptime
 	unled     bool            // it says that it has no stream to its control plane
@@ -95,6 +96,8 @@ type Gap struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to,omitzero" doc:"missing while it lasts"`
 }
+
+func (g Gap) open() bool { return !g.From.IsZero() && g.To.IsZero() }
 
 // Joined tells that a proxy has a new stream.
 func (f *Fleet) Joined(is model.Proxy, level model.Telemetry) {
@@ -196,14 +199,14 @@ func (f *Fleet) look() {
 func (f *Fleet) listen(p *proxy, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.silent || !p.silence(now) {
+	if p.heard.IsZero() || p.gap.open() || !late(now, p.heard, p.pace) {
 		return
 	}
-	p.silent, p.gap = true, Gap{From: p.last}
+	p.gap = Gap{From: p.heard}
 	f.changed(p.views)
 	f.cfg.Emit(model.Event{
 		Kind: model.EventProxySilent, Subject: model.Subject{Kind: "Proxy", Name: p.is.ID}, Proxy: p.is.ID, Group: p.is.Group,
-		Reason: fmt.Sprintf("no report since %s; what it sees is not known", p.last.UTC().Format(time.TimeOnly)),
+		Reason: fmt.Sprintf("no report since %s; its admin is asked in their place, where it can be", p.heard.UTC().Format(time.TimeOnly)),
 	})
 }
 
@@ -268,15 +271,18 @@ func (f *Fleet) Connected() map[string]int {
 	return out
 }
 
-// silence tells that a proxy which reported did not for too long. mu is held.
-func (p *proxy) silence(now time.Time) bool {
-	return !p.last.IsZero() && now.Sub(p.last) > max(leastSilence, silentAfter*p.every)
+// stale tells that what a proxy sees is too old to be evidence. mu is held.
+func (p *proxy) stale(now time.Time) bool { return p.last.IsZero() || late(now, p.last, p.every) }
+
+// late tells that three intervals passed.
+func late(now, last time.Time, every time.Duration) bool {
+	return now.Sub(last) > max(leastSilence, silentAfter*every)
 }
 
 // Reports is how a proxy reports.
 type Reports struct {
 	Level model.Telemetry `json:"level" doc:"what it is asked for and can send"`
-	State string          `json:"state" enum:"off,never,verified,unverified,silent,asked" doc:"asked: its admin is, from time to time; never: no report came since it connected, or this server began; silent: none for three intervals"`
+	State string          `json:"state" enum:"off,never,verified,unverified,silent,asked" doc:"asked: no report comes, and its admin is asked from time to time; never: no report came since it connected, or this server began; silent: none for three intervals"`
 	Last  time.Time       `json:"last,omitzero" doc:"when the last verified one came"`
 	Every time.Duration   `json:"every,omitempty" doc:"nanoseconds between the last two"`
 	Gap   *Gap            `json:"gap,omitempty" doc:"the last time without them"`
@@ -315,22 +321,22 @@ func (f *Fleet) Proxies() []Member {
 }
 
 func (p *proxy) reports(now time.Time) Reports {
-	r := Reports{Level: p.level, State: ReportsVerified, Last: p.last, Every: p.every}
+	r := Reports{Level: p.level, State: ReportsVerified, Last: p.heard, Every: p.pace}
 	if !p.gap.From.IsZero() {
 		gap := p.gap
 		r.Gap = &gap
 	}
 	r.Why = p.unproved
 	switch {
-	case p.asked && !p.silence(now):
+	case p.asked && !p.stale(now):
 		r.State = ReportsAsked
 	case p.unproved != "":
 		r.State = ReportsUnverified
 	case p.level == model.TelemetryOff:
 		r.State = ReportsOff
-	case p.last.IsZero():
+	case p.heard.IsZero():
 		r.State = ReportsNever
-	case p.silence(now):
+	case p.stale(now):
 		r.State = ReportsSilent
 	}
 	return r

@@ -227,6 +227,13 @@ func TestSilence(t *testing.T) {
 	w.Look()
 	w.Look()
 	wants("silent gap, 0 views")
+	ask := func() {
+		r := w.OpenAsked("e")
+		r.Add(fleet.Point{Metric: fleet.Members, Upstream: []byte("a"), Value: 1})
+		r.Close()
+	}
+	ask()
+	wants("asked gap, 1 views") // what it counts is not known
 	if !w.Changed()["a"] || !slices.Equal(w.events, []string{"proxy.silent e"}) {
 		t.Errorf("told %v", w.events)
 	}

@@ -39,7 +39,7 @@ func (f *Fleet) Open(node string) *Report {
 // it does meanwhile, or is not known any more.
 func (f *Fleet) OpenAsked(node string) *Report {
 	r := f.open(node)
-	if r != nil && !r.p.asked && !r.p.last.IsZero() && !r.p.silence(r.now) {
+	if r != nil && !r.p.asked && !r.p.stale(r.now) {
 		r.p.mu.Unlock()
 		return nil
 	}
@@ -57,7 +57,7 @@ func (f *Fleet) open(node string) *Report {
 	}
 	p.mu.Lock()
 	p.round++
-	return &Report{f: f, p: p, now: f.now(), first: p.last.IsZero(), changed: map[string]*view{}}
+	return &Report{f: f, p: p, now: f.now(), first: p.heard.IsZero(), changed: map[string]*view{}}
 }
 
 // Add takes one point.
@@ -269,19 +269,24 @@ func (r *Report) Close() {
 			v.endpoints = slices.Clone(v.endpoints)
 		}
 	}
-	if r.first {
+	if r.first && !p.asked {
 		r.begin()
-	} else {
+	}
+	if !p.last.IsZero() {
 		p.every = r.now.Sub(p.last)
 	}
 	for _, v := range r.changed {
 		v.since = r.now.Unix()
 	}
-	if p.silent {
-		p.silent, p.gap.To = false, r.now
-		r.f.changed(p.views)
+	if p.last = r.now; !p.asked {
+		if p.gap.open() {
+			p.gap.To = r.now
+		}
+		if !p.heard.IsZero() {
+			p.pace = r.now.Sub(p.heard)
+		}
+		p.heard = r.now
 	}
-	p.last = r.now
 	if len(r.changed) > 0 {
 		r.f.changed(r.changed)
 	}

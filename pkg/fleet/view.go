@@ -114,7 +114,7 @@ func (f *Fleet) Views(upstream string, endpoints bool) []View {
 			continue
 		}
 		m.mu.Lock()
-		if v := m.views[upstream]; v != nil && v.seen != 0 && !m.silence(now) {
+		if v := m.views[upstream]; v != nil && v.seen != 0 && !m.stale(now) {
 			out = append(out, f.shown(m.proxy, v, now, endpoints))
 		}
 		m.mu.Unlock()

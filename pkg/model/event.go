@@ -62,6 +62,8 @@ const (
 	EventBackup     = "backup.taken"
 	EventTokensRead = "tokens.read"
 	EventGap        = "gap"
+	// EventExternal begins the kinds of what others tell: external.deploy.
+	EventExternal = "external."
 )
 
 // The errors on which callers branch.
