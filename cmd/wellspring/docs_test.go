@@ -10,9 +10,11 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
 	"github.com/wellspring-xds/wellspring/xds/server"
+	"github.com/wellspring-xds/wellspring/xds/telemetry"
 )
 
 // What `make docs` wrote is what the structs say today.
@@ -65,6 +67,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	certificate.New(certificate.Config{}).Describe(descriptions)
 	server.New(server.Config{Engine: delivery.NewEngine()}).Metrics().Describe(descriptions)
 	admin.NewMetrics(admin.Config{}).Describe(descriptions)
+	telemetry.New(telemetry.Config{Fleet: fleet.New(fleet.Config{})}).Metrics().Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {
 		_, name, _ := strings.Cut(d.String(), `fqName: "`)
@@ -80,7 +83,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	for _, l := range leaves(c) {
 		keys[l.path] = true
 	}
-	for _, key := range regexp.MustCompile("`((?:xds|admin|secrets|history)\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(operations), -1) {
+	for _, key := range regexp.MustCompile("`((?:xds|telemetry|admin|secrets|history|events)\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(operations), -1) {
 		if !keys[key[1]] {
 			t.Errorf("docs/operations.md names the key %s, which there is not", key[1])
 		}

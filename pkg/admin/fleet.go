@@ -78,6 +78,13 @@ func (s *server) proxies(ctx context.Context) Proxies {
 	return p
 }
 
+func (r *ReportCounts) byState() map[string]*int {
+	return map[string]*int{
+		fleet.ReportsVerified: &r.Verified, fleet.ReportsAsked: &r.Asked, fleet.ReportsSilent: &r.Silent, fleet.ReportsNever: &r.Never,
+		fleet.ReportsUnverified: &r.Unverified, fleet.ReportsOff: &r.Off,
+	}
+}
+
 // maxSome names that stand for more.
 const maxSome = 5
 
@@ -93,10 +100,7 @@ func (s *server) reports() ReportCounts {
 			p.Reports.State = fleet.ReportsSilent // what it sees is known, what it counts is not
 		}
 		odd := p.Reports.State == fleet.ReportsSilent || p.Reports.State == fleet.ReportsUnverified || p.Reports.State == fleet.ReportsNever
-		*map[string]*int{
-			fleet.ReportsVerified: &out.Verified, fleet.ReportsAsked: &out.Asked, fleet.ReportsSilent: &out.Silent, fleet.ReportsNever: &out.Never,
-			fleet.ReportsUnverified: &out.Unverified, fleet.ReportsOff: &out.Off,
-		}[p.Reports.State]++
+		*out.byState()[p.Reports.State]++
 		if g, ok := sp.Group(p.Group); ok && !p.Telemetry.Includes(model.TelemetryOf(g.Telemetry)) {
 			out.NewBootstrap++
 			odd = true

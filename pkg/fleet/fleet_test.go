@@ -107,6 +107,9 @@ func TestCounts(t *testing.T) {
 	w.now = w.now.Add(5 * time.Second)
 	w.report("old", "catalog members 2", "catalog requests 3", "catalog shop[0] UH 1", "catalog shop[1] UF 4", "catalog none 1", "uptime 7")
 	wants("115 26 22")
+	if all := w.All("catalog"); all.Requests != 115 || all.Failed != 26 || all.NoneHealthy != 22 || w.All("nobody").Requests != 0 {
+		t.Errorf("in all %+v", all)
+	}
 	failed, _ := w.Failures("catalog")
 	if got := fmt.Sprintf("%d %s %s, %d %s %s", failed[0].Count, failed[0].Route, failed[0].Flag, failed[1].Count, failed[1].Route, failed[1].Flag); got != "22 shop[0] UH, 4 shop[1] UF" {
 		t.Error(got)

@@ -13,6 +13,7 @@ type upstream struct {
 	name string
 
 	mu      sync.Mutex // guards what follows
+	all     Span       // since it is known
 	minutes ring
 	hours   ring
 	causes  []*cause // each once; views point to them
@@ -64,6 +65,12 @@ func (f *Fleet) Keep(declared func(name string) bool) {
 func (u *upstream) add(now time.Time, m Metric, n uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	switch m {
+	case Requests:
+		u.all.Requests += n
+	case NoneHealthy:
+		u.all.NoneHealthy += n
+	}
 	for _, r := range []*ring{&u.minutes, &u.hours} {
 		r.at(now).counts[m-gauges] += n
 	}
@@ -102,9 +109,24 @@ func (u *upstream) fail(now time.Time, c *cause, n uint64) {
 		c.since = now
 	}
 	c.count, c.last = c.count+n, now
+	u.all.Failed += n
 	for _, r := range []*ring{&u.minutes, &u.hours} {
 		r.at(now).failed += n
 	}
+}
+
+// All is what was counted of an upstream since it is known: requests, those that
+// failed, and those that met nobody.
+func (f *Fleet) All(name string) Span {
+	f.mu.Lock()
+	u := f.upstreams[name]
+	f.mu.Unlock()
+	if u == nil {
+		return Span{}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.all
 }
 
 // Failure is requests that failed alike, as the proxies counted them: none is lost.

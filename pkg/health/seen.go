@@ -95,6 +95,14 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 	return s
 }
 
+// Proxies counts them; nil is none.
+func (p *Part) Proxies() int {
+	if p == nil {
+		return 0
+	}
+	return p.Count
+}
+
 func (p *Part) with(v fleet.View) *Part {
 	if p == nil {
 		p = &Part{Since: v.Since}
