@@ -183,7 +183,11 @@ func TestWatch(t *testing.T) {
 		f.Joined(model.Proxy{ID: "silent", Group: "edge"}, model.TelemetryUpstreams)
 		var told []string
 		w := health.NewWatch(health.WatchConfig{Source: d, Fleet: f, Touched: touched, Emit: func(e model.Event) {
-			told = append(told, fmt.Sprintf("%s %s → %s by %d", e.Subject.Name, e.From, e.To, e.Revision))
+			what := strings.TrimPrefix(e.Kind, "upstream.")
+			if what == "state" {
+				what = e.Subject.Name
+			}
+			told = append(told, fmt.Sprintf("%s %s → %s by %d", what, e.From, e.To, e.Revision))
 		}})
 		ctx := t.Context()
 		go w.Run(ctx) //nolint:errcheck // it ends with ctx
@@ -207,7 +211,7 @@ func TestWatch(t *testing.T) {
 		report(4, 1)
 		wants(time.Second, "")
 		report(1, 1)
-		wants(time.Second, "catalog healthy → hidden by 3")
+		wants(time.Second, "panic  → begun by 3; catalog healthy → hidden by 3")
 		if h := w.Health()[0]; h.State != health.Hidden || h.Seen.Proxies != 2 || h.Seen.Reporting != 1 {
 			t.Errorf("%+v %+v", h, h.Seen)
 		}
@@ -215,7 +219,7 @@ func TestWatch(t *testing.T) {
 		touched.Touch("catalog", "nobody")
 		wants(0, "")
 		report(2, 2)
-		wants(time.Second, "catalog hidden → critical by 3")
+		wants(time.Second, "panic begun → over by 3; catalog hidden → critical by 3")
 		d.healthy = 4
 		touched.Touch("catalog")
 		wants(0, "catalog critical → degraded by 3")
@@ -231,7 +235,7 @@ func TestWatch(t *testing.T) {
 		if _, ok := w.HealthBy("nobody", nil); ok {
 			t.Error("health of nobody")
 		}
-		wants(time.Second, "catalog healthy → hidden by 3")
-		wants(31*time.Second, "catalog hidden → healthy by 3") // its word is too old
+		wants(time.Second, "panic  → begun by 3; catalog healthy → hidden by 3")
+		wants(31*time.Second, "panic begun → over by 3; catalog hidden → healthy by 3") // its word is too old
 	})
 }

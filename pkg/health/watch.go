@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -153,7 +154,7 @@ func (w *Watch) look() {
 	}
 	s, connected := w.cfg.Source.Spec(), w.cfg.Fleet.Connected()
 	for _, h := range now {
-		w.tell(w.joined(s, h, connected), s.Revision)
+		w.lookAt(s, h, connected)
 	}
 }
 
@@ -171,9 +172,8 @@ func (w *Watch) keep(now []Upstream) {
 	maps.DeleteFunc(w.states, func(name string, _ State) bool { return gone(name) })
 }
 
-// joined is an upstream by its source and by the fleet, as it was last seen or, where
-// connected proxies are given, as it is seen now.
-func (w *Watch) joined(s *spec.Spec, h Upstream, connected map[string]int) Upstream {
+// joined is an upstream by its source and by the fleet, as it was last looked at.
+func (w *Watch) joined(s *spec.Spec, h Upstream) Upstream {
 	u, ok := s.Upstream(h.Name)
 	if !ok {
 		return h
@@ -181,16 +181,41 @@ func (w *Watch) joined(s *spec.Spec, h Upstream, connected map[string]int) Upstr
 	w.mu.Lock()
 	seen, known := w.seen[h.Name]
 	w.mu.Unlock()
-	if connected != nil || !known {
-		if connected == nil {
-			connected = w.cfg.Fleet.Connected()
-		}
-		seen = w.see(s, u, h, w.cfg.Fleet.Views(h.Name, false), connected)
-		w.mu.Lock()
-		w.seen[h.Name] = seen
-		w.mu.Unlock()
+	if !known {
+		seen = w.see(s, u, h, w.cfg.Fleet.Views(h.Name, false), w.cfg.Fleet.Connected())
 	}
 	return Join(u, h, seen)
+}
+
+// lookAt looks at an upstream anew, and tells what is other than before.
+func (w *Watch) lookAt(s *spec.Spec, h Upstream, connected map[string]int) {
+	u, ok := s.Upstream(h.Name)
+	if !ok {
+		return
+	}
+	seen := w.see(s, u, h, w.cfg.Fleet.Views(h.Name, false), connected)
+	w.mu.Lock()
+	was := w.seen[h.Name]
+	w.seen[h.Name] = seen
+	w.mu.Unlock()
+	w.turned(model.EventUpstreamPanic, h.Name, was.Panicking, seen.Panicking, seen, s.Revision)
+	w.turned(model.EventUpstreamNobody, h.Name, was.NoneMet, seen.NoneMet, seen, s.Revision)
+	w.tell(Join(u, h, seen), s.Revision)
+}
+
+// turned tells that what a part of the proxies sees began, or is over.
+func (w *Watch) turned(kind, upstream string, was, is *Part, now Seen, revision uint64) {
+	e := model.Event{Kind: kind, Subject: model.Subject{Kind: string(spec.KindUpstream), Name: upstream}, Revision: revision}
+	switch {
+	case was == nil && is != nil:
+		e.To = "begun"
+		e.Reason = fmt.Sprintf("%s: %d of %d endpoints usable", is.say(now.Reporting), now.Healthy, now.Members)
+	case was != nil && is == nil:
+		e.From, e.To = "begun", "over"
+	default:
+		return
+	}
+	w.cfg.Emit(e)
 }
 
 // tell emits an event where the state is another one than before.
@@ -211,7 +236,7 @@ func (w *Watch) tell(h Upstream, revision uint64) {
 func (w *Watch) Health() []Upstream {
 	s, out := w.cfg.Source.Spec(), w.cfg.Source.Health()
 	for i, h := range out {
-		out[i] = w.joined(s, h, nil)
+		out[i] = w.joined(s, h)
 	}
 	return out
 }

@@ -31,10 +31,14 @@ type Subject struct {
 
 // The kinds of events.
 const (
-	EventEndpointAdded    = "endpoint.added"
-	EventEndpointRemoved  = "endpoint.removed"
-	EventEndpointHealth   = "endpoint.health"
-	EventUpstreamState    = "upstream.state"
+	EventEndpointAdded   = "endpoint.added"
+	EventEndpointRemoved = "endpoint.removed"
+	EventEndpointHealth  = "endpoint.health"
+	EventUpstreamState   = "upstream.state"
+	// Proxies began to send requests to whoever, healthy or not; requests began to meet
+	// nobody (503 UH); and the ends of both.
+	EventUpstreamPanic    = "upstream.panic"
+	EventUpstreamNobody   = "upstream.nobody"
 	EventSourceState      = "source.state"
 	EventProxyConnected   = "proxy.connected"
 	EventProxyGone        = "proxy.gone"
