@@ -105,7 +105,7 @@ bench: build ## what a change costs, beside other servers (QUICK=1: four minutes
 
 .PHONY: bench-go
 bench-go: ## Go's benchmarks of applying, translating, publishing and comparing
-	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./xds/delivery
+	$(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./xds ./xds/delivery ./xds/telemetry ./pkg/fleet
 	$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) $(GO) test -tags $(TAGS) -run XXX -bench . -benchmem ./pkg/store
 
 .PHONY: fuzz

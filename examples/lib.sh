@@ -55,6 +55,7 @@ control_plane() {
   background wellspring wellspring serve --data-dir "$work/data" --telemetry-listen 127.0.0.1:0 --xds-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "$@"
   until_ok test -s "$work/data/addresses.json"
   xds=$(sed -n 's/.*"xds": "\(.*\)".*/\1/p' "$work/data/addresses.json")
+  telemetry=$(sed -n 's/.*"telemetry": "\(.*\)".*/\1/p' "$work/data/addresses.json")
   WELLSPRING_SERVER=$(sed -n 's/.*"admin": "\(.*\)".*/\1/p' "$work/data/addresses.json")
   export WELLSPRING_SERVER
   until_ok wellspring version
@@ -74,7 +75,7 @@ backends() {
 proxy() {
   local node=${1:-edge-1} group=${2:-edge} admin
   admin=$(swap "${3:-127.0.0.1:10990}")
-  wellspring bootstrap --node-id "$node" --group "$group" --xds "$xds" --admin "$admin" --drain-time 20s >"$work/$node.yaml"
+  wellspring bootstrap --node-id "$node" --group "$group" --xds "$xds" --telemetry "$telemetry" --admin "$admin" --drain-time 20s >"$work/$node.yaml"
   background "$node" envoy -c "$work/$node.yaml" --concurrency 1 --use-dynamic-base-id --log-level warning --drain-time-s 20 --drain-strategy immediate
 }
 

@@ -28,7 +28,7 @@ func TestRealTour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freeport.Get(6)
+	ports, err := freeport.Get(7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestRealTour(t *testing.T) {
 		out, _ := cmd.CombinedOutput() // exit 79 says that something is wrong
 		return string(out)
 	}
-	control, err := proc.Start(binary, []string{"serve", "--data-dir", filepath.Join(dir, "data"), "--telemetry-listen", "127.0.0.1:0", "--xds-listen", addr(3), "--admin-listen", addr(4)}, nil)
+	control, err := proc.Start(binary, []string{"serve", "--data-dir", filepath.Join(dir, "data"), "--telemetry-listen", addr(6), "--xds-listen", addr(3), "--admin-listen", addr(4)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestRealTour(t *testing.T) {
 	if err != nil {
 		t.Fatal(boot, err)
 	}
-	write("edge-1.yaml", strings.NewReplacer("port_value: 18000", "port_value: "+strconv.Itoa(ports[3]), "port_value: 9901", "port_value: "+strconv.Itoa(ports[5])).Replace(string(config)))
+	write("edge-1.yaml", strings.NewReplacer("port_value: 18000", "port_value: "+strconv.Itoa(ports[3]), "port_value: 18001", "port_value: "+strconv.Itoa(ports[6]), "port_value: 9901", "port_value: "+strconv.Itoa(ports[5])).Replace(string(config)))
 	e, err := proc.Start(envoy, []string{"-c", filepath.Join(dir, "edge-1.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"}, nil)
 	if err != nil {
 		t.Fatal(err)

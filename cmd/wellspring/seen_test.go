@@ -188,7 +188,7 @@ func TestRealStates(t *testing.T) {
 		}
 		switch s.name {
 		case "passing":
-			if !strings.Contains(conflicts, "1 of 1 proxies would not use ") || !strings.Contains(conflicts, "; consul says healthy") {
+			if !strings.Contains(conflicts, "proxy edge-1 would not use ") || !strings.Contains(conflicts, "; consul says healthy") {
 				t.Errorf("conflicts %q", conflicts)
 			}
 		case "failing":

@@ -98,7 +98,7 @@ func (s *stage) acts() []act {
 			show: []string{"history"},
 		},
 		{
-			title: "Every backend is killed: panic mode tries them all, 503 with UF.",
+			title: "Every backend is killed: panic hides it for whoever still answers; 503 with UF.",
 			do: func() error {
 				s.died = time.Now()
 				for _, b := range s.backends {
@@ -110,9 +110,12 @@ func (s *stage) acts() []act {
 				if err := s.proxySees("catalog", s.addrs["green"], false); err != nil {
 					return err
 				}
-				return s.flagged(start, "UF")
+				if err := s.flagged(start, "UF"); err != nil {
+					return err
+				}
+				return s.says("hidden")
 			},
-			show: []string{"health", "catalog"},
+			show: []string{"health", "catalog", "--matrix"},
 		},
 		{
 			title: "Every instance is taken out: nobody is left, 503 no healthy upstream (UH).",

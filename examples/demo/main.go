@@ -115,11 +115,11 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 	}
 	end(func() { _ = os.RemoveAll(s.dir) })
 	s.log = filepath.Join(s.dir, "access.log")
-	ports, err := freeport.Get(2)
+	ports, err := freeport.Get(3)
 	if err != nil {
 		return err
 	}
-	xds := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	xds, reports := fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[2])
 	s.admin = fmt.Sprintf("127.0.0.1:%d", ports[1])
 	if s.edge, err = freeport.Addr(); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 		end(func() { s.backends[name].Kill() })
 		fmt.Printf("   backend %-7s %s\n", name, b.Addr)
 	}
-	args := []string{"serve", "--data-dir", filepath.Join(s.dir, "data"), "--telemetry-listen", "127.0.0.1:0", "--xds-listen", xds, "--admin-listen", s.admin, "--log-level", "warn"}
+	args := []string{"serve", "--data-dir", filepath.Join(s.dir, "data"), "--telemetry-listen", reports, "--xds-listen", xds, "--admin-listen", s.admin, "--log-level", "warn"}
 	s.registry = &declared{s}
 	if withConsul {
 		c, err := consultest.Start(s.ctx, consultest.Config{Dir: s.dir})
@@ -157,7 +157,9 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 		return err
 	}
 	fmt.Printf("   wellspring      xds %s, admin http://%s\n", xds, s.admin)
-	envoy, err := envoytest.Start(s.ctx, envoytest.Config{Dir: s.dir, Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", XDS: []string{xds}}})
+	envoy, err := envoytest.Start(s.ctx, envoytest.Config{Dir: s.dir, Bootstrap: bootstrap.Config{
+		NodeID: "edge-1", Group: "edge", XDS: []string{xds}, Telemetry: &bootstrap.Telemetry{Addresses: []string{reports}, Key: "demo", Interval: time.Second},
+	}})
 	if err != nil {
 		return err
 	}

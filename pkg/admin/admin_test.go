@@ -258,7 +258,7 @@ func TestEveryAnswer(t *testing.T) {
 		t.Errorf("overview %+v", o)
 	}
 	h := decode[admin.UpstreamHealth](t, w.wants(200, `"failed_active_health_check"`, "GET", "/v1/upstreams/web/health", ""))
-	if len(h.Endpoints) != 2 || len(h.Endpoints[0].Proxies) != 1 || h.Endpoints[0].Proxies[0].Usable || !slices.Contains(h.Matrix[0].Conflicts, "1 of 1 proxies would not use 127.0.0.1:1; local says healthy") || h.Proxies[0].Extra[0] != "127.0.0.9:9" {
+	if len(h.Endpoints) != 2 || len(h.Endpoints[0].Proxies) != 1 || h.Endpoints[0].Proxies[0].Usable || !slices.Contains(h.Matrix[0].Conflicts, "proxy edge-1 would not use 127.0.0.1:1; local says healthy") || h.Proxies[0].Extra[0] != "127.0.0.9:9" {
 		t.Errorf("health of web: %+v", h)
 	}
 	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/health", "")

@@ -80,7 +80,7 @@ func (s *server) proxies(ctx context.Context) Proxies {
 
 func (r *ReportCounts) byState() map[string]*int {
 	return map[string]*int{
-		fleet.ReportsVerified: &r.Verified, fleet.ReportsAsked: &r.Asked, fleet.ReportsSilent: &r.Silent, fleet.ReportsNever: &r.Never,
+		fleet.ReportsVerified: &r.Verified, fleet.ReportsAsked: &r.Asked, fleet.ReportsSilent: &r.Silent, fleet.ReportsNever: &r.Never, fleet.ReportsDue: &r.Due,
 		fleet.ReportsUnverified: &r.Unverified, fleet.ReportsOff: &r.Off,
 	}
 }

@@ -49,6 +49,7 @@ type ReportCounts struct {
 	Verified   int `json:"verified" doc:"report, and it counts"`
 	Asked      int `json:"asked" doc:"do not report; their admins are asked from time to time"`
 	Silent     int `json:"silent" doc:"reported, and do not any more"`
+	Due        int `json:"due" doc:"connected just now"`
 	Never      int `json:"never" doc:"should report, and never did"`
 	Unverified int `json:"unverified" doc:"report without a credential of their own, which proves nothing"`
 	Off        int `json:"off" doc:"are not asked to"`

@@ -33,6 +33,7 @@ const (
 	goneKept            = time.Hour        // of a proxy that went away
 	silentAfter         = 3                // intervals without a report
 	leastSilence        = 20 * time.Second // of an interval that is not known yet, or short
+	due                 = 40 * time.Second // that a first report may take: two long intervals, and a start
 	tick                = time.Second
 )
 
@@ -72,6 +73,7 @@ func (f *Fleet) now() time.Time { return f.cfg.Now() }
 type proxy struct {
 	// guarded by Fleet.mu
 	streams int
+	joined  time.Time // when the first of them began
 	gone    time.Time // when the last stream ended; zero while there is one
 
 	mu        sync.Mutex // guards what follows
@@ -123,8 +125,9 @@ func (f *Fleet) enrol(id string) *proxy {
 		p = &proxy{views: map[string]*view{}}
 		f.proxies[id] = p
 	}
-	p.streams++
-	p.gone = time.Time{}
+	if p.streams++; p.streams == 1 {
+		p.joined, p.gone = f.now(), time.Time{}
+	}
 	return p
 }
 
@@ -224,8 +227,8 @@ func (f *Fleet) forget(p *proxy, id string) {
 // member is a proxy, and when it went away.
 type member struct {
 	*proxy
-	id   string
-	gone time.Time
+	id           string
+	joined, gone time.Time
 }
 
 // all are the proxies of now.
@@ -234,7 +237,7 @@ func (f *Fleet) all() []member {
 	defer f.mu.Unlock()
 	out := make([]member, 0, len(f.proxies))
 	for id, p := range f.proxies {
-		out = append(out, member{p, id, p.gone})
+		out = append(out, member{p, id, p.joined, p.gone})
 	}
 	return out
 }
@@ -282,7 +285,7 @@ func late(now, last time.Time, every time.Duration) bool {
 // Reports is how a proxy reports.
 type Reports struct {
 	Level model.Telemetry `json:"level" doc:"what it is asked for and can send"`
-	State string          `json:"state" enum:"off,never,verified,unverified,silent,asked" doc:"asked: no report comes, and its admin is asked from time to time; never: no report came since it connected, or this server began; silent: none for three intervals"`
+	State string          `json:"state" enum:"off,due,never,verified,unverified,silent,asked" doc:"asked: no report comes, and its admin is asked from time to time; due: it connected just now; never: no report came since it connected, or this server began; silent: none for three intervals"`
 	Last  time.Time       `json:"last,omitzero" doc:"when the last verified one came"`
 	Every time.Duration   `json:"every,omitempty" doc:"nanoseconds between the last two"`
 	Gap   *Gap            `json:"gap,omitempty" doc:"the last time without them"`
@@ -292,6 +295,7 @@ type Reports struct {
 // The states of Reports.
 const (
 	ReportsOff        = "off"
+	ReportsDue        = "due"
 	ReportsNever      = "never"
 	ReportsVerified   = "verified"
 	ReportsUnverified = "unverified"
@@ -313,14 +317,14 @@ func (f *Fleet) Proxies() []Member {
 	var out []Member
 	for _, m := range f.all() {
 		m.mu.Lock()
-		out = append(out, Member{Proxy: m.is, Gone: m.gone, Began: m.began, Reports: m.reports(now)})
+		out = append(out, Member{Proxy: m.is, Gone: m.gone, Began: m.began, Reports: m.reports(now, m.joined)})
 		m.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
 
-func (p *proxy) reports(now time.Time) Reports {
+func (p *proxy) reports(now, joined time.Time) Reports {
 	r := Reports{Level: p.level, State: ReportsVerified, Last: p.heard, Every: p.pace}
 	if !p.gap.From.IsZero() {
 		gap := p.gap
@@ -334,6 +338,8 @@ func (p *proxy) reports(now time.Time) Reports {
 		r.State = ReportsUnverified
 	case p.level == model.TelemetryOff:
 		r.State = ReportsOff
+	case p.heard.IsZero() && now.Sub(joined) < due:
+		r.State = ReportsDue
 	case p.heard.IsZero():
 		r.State = ReportsNever
 	case p.stale(now):

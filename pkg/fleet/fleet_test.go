@@ -123,6 +123,9 @@ func TestViews(t *testing.T) {
 	shown := func(upstream string) (out string) {
 		for _, v := range w.Views(upstream, true) {
 			out += fmt.Sprintf("%d/%d %t %t %t", v.Healthy, v.Members, v.Panicked, v.NoneHealthy, v.Overflowed)
+			if v.Unserved {
+				out += " unserved"
+			}
 			for _, e := range v.Endpoints {
 				out += fmt.Sprintf(" %s %t %t", e.Address, e.Healthy, !e.Unreachable.IsZero())
 			}
@@ -173,6 +176,26 @@ func TestViews(t *testing.T) {
 	wants("a", "1/2 false false false 10.0.0.2:80 false true") // two of one address: the worse counts
 }
 
+// Requests that meet nobody count as going on when two reports in a row say so, and as
+// over with the first that does not.
+func TestUnserved(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	var got []bool
+	for _, total := range []int{0, 1, 1, 2, 3, 3} {
+		w.now = w.now.Add(5 * time.Second)
+		w.report("e", "a members 1", fmt.Sprintf("a none %d", total))
+		got = append(got, w.Views("a", false)[0].Unserved)
+		if last := len(got) - 1; last > 0 && (got[last] != got[last-1]) != w.Changed()["a"] && total == 3 {
+			t.Error("a change was not told")
+		}
+		w.Changed()
+	}
+	if want := []bool{false, false, false, false, true, false}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 // Above what its group asks for, a proxy may say what it likes.
 func TestLevels(t *testing.T) {
 	for level, want := range map[model.Telemetry]string{
@@ -215,6 +238,8 @@ func TestSilence(t *testing.T) {
 		}
 	}
 	w.Look()
+	wants("due, 0 views")
+	w.now = w.now.Add(40 * time.Second)
 	wants("never, 0 views")
 	for range 3 {
 		w.report("e", "a members 1")

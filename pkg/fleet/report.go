@@ -149,6 +149,7 @@ func (r *Report) count(v *view, m Metric, total uint64) {
 
 // rose tells what is new of a counter.
 func (r *Report) rose(v *view, m Metric, n uint64) {
+	v.unmet = v.unmet || m == NoneHealthy
 	if at := v.movedAt(m); at != nil {
 		now := r.f.seconds(r.now)
 		if *at == 0 || now-*at > moving {
@@ -252,12 +253,18 @@ func (r *Report) failed(pt Point) {
 func (r *Report) Close() {
 	defer r.p.mu.Unlock()
 	p := r.p
+	if r.first && !p.asked {
+		r.begin()
+	}
 	for name, v := range p.views {
 		if v.seen != p.round && len(v.failed) == 0 {
 			p.endpoints -= len(v.endpoints)
 			delete(p.views, name)
 			r.changed[name] = v
 			continue
+		}
+		if was := v.unserved; v.goesOn() != was && (was > 1 || v.unserved > 1) {
+			r.changed[name] = v
 		}
 		n := len(v.endpoints)
 		v.endpoints = slices.DeleteFunc(v.endpoints, func(e endpoint) bool { return e.round != uint8(p.round) }) //nolint:gosec // the low bits
@@ -268,9 +275,6 @@ func (r *Report) Close() {
 		if cap(v.endpoints) > len(v.endpoints)*5/4 {
 			v.endpoints = slices.Clone(v.endpoints)
 		}
-	}
-	if r.first && !p.asked {
-		r.begin()
 	}
 	if !p.last.IsZero() {
 		p.every = r.now.Sub(p.last)
@@ -316,4 +320,16 @@ func (r *Report) begin() {
 			}
 		}
 	}
+}
+
+// goesOn counts the reports in which requests met nobody, one after the other.
+func (v *view) goesOn() uint8 {
+	switch {
+	case !v.unmet:
+		v.unserved = 0
+	case v.unserved < 2:
+		v.unserved++
+	}
+	v.unmet = false
+	return v.unserved
 }

@@ -18,6 +18,8 @@ type view struct {
 	totals    [counters]uint64
 	moved     [3]uint32  // when Panicked, NoneHealthy and an overflow last rose; see seconds
 	next      int32      // of endpoints, that is probably named next
+	unserved  uint8      // reports, one after the other, in which requests met nobody
+	unmet     bool       // in the report that is being read
 	latency   []uint64   // totals
 	endpoints []endpoint // sorted by address
 	failed    []failed
@@ -91,6 +93,9 @@ type View struct {
 	Panicked    bool `json:"panicked,omitempty" doc:"requests went to whoever, healthy or not, in the last minute"`
 	NoneHealthy bool `json:"noneHealthy,omitempty" doc:"requests met no endpoint (503 UH) in the last 15 seconds"`
 	Overflowed  bool `json:"overflowed,omitempty" doc:"requests met a limit in the last minute"`
+	// Unserved tells that requests met no endpoint in each of the last two reports: it
+	// goes on.
+	Unserved bool `json:"unserved,omitempty" doc:"requests met no endpoint (503 UH) in each of the last two reports"`
 
 	Endpoints []EndpointView `json:"endpoints,omitempty"`
 }
@@ -130,7 +135,7 @@ func (f *Fleet) shown(p *proxy, v *view, now time.Time, endpoints bool) View {
 		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0), Level: p.level,
 		Members: int(v.gauges[Members]), Healthy: int(v.gauges[Healthy]), Degraded: int(v.gauges[Degraded]),
 		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
-		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < meeting, Overflowed: recent(v.moved[2]),
+		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < meeting, Overflowed: recent(v.moved[2]), Unserved: v.unserved > 1,
 	}
 	if !endpoints {
 		return out

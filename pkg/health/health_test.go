@@ -73,7 +73,7 @@ func TestJoin(t *testing.T) {
 		"a limit":                        {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Overflowed = true })}, "degraded, 2 spare: proxy a: requests met a limit (503 UO) in the last minute"},
 		"the worst decides":              {fail, 4, 0, []fleet.View{with(sees("a", "", 3, 4), func(v *fleet.View) { v.Warming = true }), sees("b", "", 0, 4)}, "critical, 0 spare: 1 of 2 proxies: none of 4 usable: requests get 503 UH"},
 		"all drain":                      {tryAll, 4, 0, []fleet.View{with(sees("a", "", 0, 4), func(v *fleet.View) { v.Excluded = 4 })}, "hidden, 0 spare: proxy a: 0 of 4 usable, below 50 %: panic sends requests to all of them"},
-		"nobody met, though healthy":     {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.NoneHealthy = true })}, "critical, 2 spare: proxy a: requests get 503 UH, though 4 of 4 are usable"},
+		"nobody met, though healthy":     {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Unserved = true })}, "critical, 2 spare: proxy a: requests get 503 UH, though 4 of 4 are usable"},
 		"threshold of nothing":           {"{below: 0, then: tryAll}", 4, 0, []fleet.View{sees("a", "", 0, 4)}, "critical, 0 spare: proxy a: none of 4 usable: requests get 503 UH"},
 	} {
 		u := upstream(t, x.panic)
@@ -134,11 +134,11 @@ func TestMatrix(t *testing.T) {
 		got = append(append(got, line), r.Conflicts...)
 	}
 	want := []string{
-		d + " unlisted a:0/0/2/0 b:1/0/2/0", "1 of 5 proxies, all in zone b, still have " + d + "; consul does not list it",
+		d + " unlisted a:0/0/2/0 b:1/0/2/0", "proxy 4, 1 of 5, kept " + d + "; consul does not list it",
 		a + " healthy a:2/0/0/0 b:2/1/0/2", "2 of 5 proxies, all in zone b, cannot reach " + a + "; consul says healthy",
 		b + " healthy a:1/1/0/0 b:2/1/0/0", "2 of 5 proxies would not use " + b + "; consul says healthy",
-		c + " unhealthy a:1/1/0/0 b:0/2/1/0", "1 of 5 proxies, all in zone a, would use " + c + "; consul says unhealthy: 503 from /healthz",
-		"1 of 5 proxies, all in zone b, do not have " + c + "; consul says unhealthy: 503 from /healthz",
+		c + " unhealthy a:1/1/0/0 b:0/2/1/0", "proxy 2, 1 of 5, would use " + c + "; consul says unhealthy: 503 from /healthz",
+		"proxy 4, 1 of 5, did not get " + c + "; consul says unhealthy: 503 from /healthz",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

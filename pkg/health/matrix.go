@@ -61,7 +61,7 @@ func Matrix(source string, endpoints []model.Endpoint, views []fleet.View, now t
 
 // says is what one proxy says of an endpoint.
 type says struct {
-	zone                          string
+	proxy, zone                   string
 	healthy, missing, unreachable bool
 }
 
@@ -75,7 +75,7 @@ func (r *Row) fill(source string, views []fleet.View, now time.Time) {
 			z = &ZoneCount{Zone: v.Zone}
 			zones[v.Zone] = z
 		}
-		x := says{zone: v.Zone}
+		x := says{proxy: v.Proxy, zone: v.Zone}
 		i := slices.IndexFunc(v.Endpoints, func(e fleet.EndpointView) bool { return e.Address == r.Address })
 		switch {
 		case i < 0:
@@ -109,14 +109,14 @@ func (r *Row) conflicts(source string, all []says) {
 	}
 	switch r.Source {
 	case Unlisted:
-		name(func(x says) bool { return !x.missing }, "still have")
+		name(func(x says) bool { return !x.missing }, "kept")
 	case model.Healthy:
 		name(func(x says) bool { return x.unreachable }, "cannot reach")
 		name(func(x says) bool { return !x.healthy && !x.missing && !x.unreachable }, "would not use")
-		name(func(x says) bool { return x.missing }, "do not have")
+		name(func(x says) bool { return x.missing }, "did not get")
 	default:
 		name(func(x says) bool { return x.healthy }, "would use")
-		name(func(x says) bool { return x.missing }, "do not have")
+		name(func(x says) bool { return x.missing }, "did not get")
 	}
 }
 
@@ -132,17 +132,22 @@ func (r *Row) word(source string) string {
 
 // who counts those proxies, with the zone where it is one: "3 of 40 proxies, all in zone b,".
 func who(all []says, which func(says) bool) string {
-	n := 0
+	n, one := 0, ""
 	zones := map[string]bool{}
 	for _, x := range all {
 		if which(x) {
 			n++
+			one = x.proxy
 			zones[x.zone] = true
 		}
 	}
 	switch {
 	case n == 0:
 		return ""
+	case n == 1 && len(all) == 1:
+		return "proxy " + one
+	case n == 1:
+		return fmt.Sprintf("proxy %s, 1 of %d,", one, len(all))
 	case len(zones) == 1 && n < len(all):
 		for z := range zones {
 			if z != "" {

@@ -30,6 +30,8 @@ type Seen struct {
 	// Requests and Failed are of this minute and the one before.
 	Requests uint64 `json:"requests" doc:"of this minute and the one before"`
 	Failed   uint64 `json:"failed" doc:"of them, those that ended with one of Envoy's failure flags"`
+	// Unserved goes on: what decides, where endpoints seem usable.
+	Unserved *Part `json:"unserved,omitempty" doc:"had requests that met no endpoint (503 UH) in each of their last two reports"`
 	spare    int
 }
 
@@ -62,6 +64,9 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 		if v.NoneHealthy {
 			s.NoneMet = s.NoneMet.with(v)
 		}
+		if v.Unserved {
+			s.Unserved = s.Unserved.with(v)
+		}
 		if s.Members < 0 || usable < s.Healthy {
 			s.Healthy, s.Members = usable, v.Members
 		}
@@ -83,7 +88,7 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 		}
 	}
 	s.Members = max(0, s.Members)
-	for _, p := range []*Part{s.Panicking, s.Dead, s.Nobody, s.Fewer, s.Warming, s.Overflow, s.NoneMet} {
+	for _, p := range []*Part{s.Panicking, s.Dead, s.Nobody, s.Fewer, s.Warming, s.Overflow, s.NoneMet, s.Unserved} {
 		if p != nil {
 			in := 0
 			for _, z := range p.Zones {
@@ -185,7 +190,7 @@ func Join(u *spec.Upstream, h Upstream, s Seen) Upstream {
 	if h.Counts.Total > 0 {
 		worse(Critical, s.Nobody, "none of %d endpoints is there: requests get 503 UH", h.Counts.Total)
 	}
-	worse(Critical, s.NoneMet, "requests get 503 UH, though %d of %d are usable", s.Healthy, s.Members)
+	worse(Critical, s.Unserved, "requests get 503 UH, though %d of %d are usable", s.Healthy, s.Members)
 	if h.decided != nil {
 		h.Since = h.decided.Since
 	}
