@@ -24,6 +24,8 @@ var arrows = map[string][]string{
 	"pkg/events":           {"pkg/model"},
 	"pkg/fleet":            {"pkg/model"},
 	"pkg/recorder":         {"pkg/model"},
+	"pkg/outbound":         {},
+	"pkg/notify":           {"pkg/health"},
 	"pkg/freeport":         {},
 	"pkg/proc":             {},
 	"pkg/envoyadmin":       {"pkg/model"},
@@ -62,7 +64,7 @@ var homes = map[string][]string{
 	"github.com/envoyproxy/go-control-plane":       {"xds", "xds/extensions", "xds/translate", "xds/delivery", "xds/server", "xds/telemetry", "xds/xdstest", "xds/deliverybench", "envoy-bootstrap", "pkg/envoytest"},
 	"github.com/goccy/go-yaml":                     {"pkg/spec", "cmd/wellspring"},
 	"github.com/danielgtaylor/huma/v2":             {"pkg/admin", "pkg/spec"},
-	"github.com/prometheus/client_golang":          {"pkg/admin", "pkg/certificate", "xds/server", "xds/telemetry", "cmd/wellspring"},
+	"github.com/prometheus/client_golang":          {"pkg/admin", "pkg/certificate", "pkg/notify", "xds/server", "xds/telemetry", "cmd/wellspring"},
 	"google.golang.org/protobuf/types/known/anypb": {"xds", "xds/translate", "xds/delivery", "xds/server", "xds/xdstest", "xds/deliverybench", "envoy-bootstrap"},
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -36,6 +37,7 @@ type config struct {
 	Events     eventsConfig     `json:"events,omitempty" doc:"how much of what happened is kept on disk, in DATA/events"`
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
+	Notify     notifyConfig     `json:"notify,omitempty" doc:"who is told of an outage"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
 }
 
@@ -79,6 +81,21 @@ type historyConfig struct {
 type eventsConfig struct {
 	MaxMegabytes uint32        `json:"maxMegabytes,omitempty" default:"256" minimum:"1" doc:"most megabytes that events take"`
 	MaxAge       spec.Duration `json:"maxAge,omitempty" default:"720h" minimum:"1m" doc:"longest that an event is kept"`
+}
+
+// notifyConfig is whom we call by ourselves.
+type notifyConfig struct {
+	After     spec.Duration    `json:"after,omitempty" default:"30s" minimum:"1s" doc:"for how long an upstream must be hidden, critical or empty before anybody is told"`
+	Clear     spec.Duration    `json:"clear,omitempty" default:"1m" minimum:"1s" doc:"for how long it must be well before that is told"`
+	Loopback  bool             `json:"allowLoopback,omitempty" doc:"receivers may be on this machine"`
+	Receivers []receiverConfig `json:"receivers,omitempty" doc:"who is told: one message when an outage begins, one when it is over"`
+}
+
+type receiverConfig struct {
+	Name      string `json:"name" required:"true" doc:"as metrics and the log say it"`
+	Form      string `json:"form,omitempty" default:"webhook" enum:"webhook,alertmanager" doc:"webhook: one JSON message for each outage. alertmanager: an alert for each upstream, by its API v2"`
+	URL       string `json:"url" required:"true" doc:"of the webhook, or the base of the Alertmanager"`
+	TokenFile string `json:"tokenFile,omitempty" doc:"file with the bearer token to send"`
 }
 
 type secretsConfig struct {
@@ -299,6 +316,16 @@ func (c *config) check() error {
 	}
 	if age := c.XDS.MaxConnectionAge.D(); age > 0 && age < leastAge {
 		errs = append(errs, fmt.Errorf("xds.maxConnectionAge: %s is below the least that is taken, %s; 0s is never", age, leastAge))
+	}
+	told := map[string]bool{}
+	for i, r := range c.Notify.Receivers {
+		if u, err := url.Parse(r.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("notify.receivers[%d].url: %q is no http:// or https:// URL", i, r.URL))
+		}
+		if told[r.Name] {
+			errs = append(errs, fmt.Errorf("notify.receivers[%d].name: %q is taken", i, r.Name))
+		}
+		told[r.Name] = true
 	}
 	seen := map[string]bool{spec.SourceLocal: true}
 	for i, s := range c.Sources {

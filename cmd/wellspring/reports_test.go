@@ -2,9 +2,15 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +27,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/notify"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
 
@@ -367,5 +374,52 @@ func TestRealReportBytes(t *testing.T) {
 	t.Logf("%.1f kB a second (figure 20) for 200 upstreams; Envoy's memory: %s", perSecond, strings.Join(strings.Fields(stats), " "))
 	if perSecond > 200 || perSecond == 0 {
 		t.Errorf("%.1f kB a second", perSecond)
+	}
+}
+
+// TestRealWebhook: an outage of two upstreams is one message, and one when it is over;
+// an address that is not allowed is never called.
+func TestRealWebhook(t *testing.T) {
+	var mu sync.Mutex
+	var got []notify.Message
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m notify.Message
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, m)
+	}))
+	defer s.Close()
+	config := filepath.Join(t.TempDir(), "wellspring.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "notify: {after: 1s, clear: 1s, allowLoopback: true, receivers: [{name: chat, url: '%s/hook'}, {name: metadata, url: 'http://169.254.169.254/'}]}\n", s.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	control := serve(t, "-c", config)
+	const documents = "kind: Upstream\nname: a\nspec: {endpoints: [%[1]s]}\n---\nkind: Upstream\nname: b\nspec: {endpoints: [%[1]s]}\n"
+	control.apply(fmt.Sprintf(documents, ""))
+	messages := func(want ...string) func() string {
+		return func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			var is []string
+			for _, m := range got {
+				is = append(is, fmt.Sprintf("%s %d %t", m.Status, len(m.Upstreams), m.ID == got[0].ID))
+			}
+			if !slices.Equal(is, want) {
+				return fmt.Sprint(is)
+			}
+			return ""
+		}
+	}
+	within(t, 15*time.Second, "the outage is told", messages("firing 2 true"))
+	control.apply(fmt.Sprintf(documents, "{address: '127.0.0.1:1'}"))
+	within(t, 5*time.Second, "its end is told", messages("firing 2 true", "resolved 2 true"))
+	if !strings.Contains(control.Output(), "outage told") || strings.Contains(control.Output(), "panic") {
+		t.Error(control.Output())
+	}
+	if text, err := control.client().Text(t.Context(), "/metrics"); err != nil || !strings.Contains(text, `wellspring_notifications_total{receiver="chat",result="sent"} 2`) {
+		t.Error(err)
 	}
 }

@@ -33,6 +33,8 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/notify"
+	"github.com/wellspring-xds/wellspring/pkg/outbound"
 	"github.com/wellspring-xds/wellspring/pkg/recorder"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -158,6 +160,12 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		return model.TelemetryOff
 	}}
 
+	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
+	notifier := notify.New(notify.Config{
+		Receivers: receivers(c.Notify), Health: watch.Health, Lost: func(name string) uint64 { return seen.All(name).Failed }, Client: calls.Client(), Logger: log,
+		After: c.Notify.After.D(), Clear: c.Notify.Clear.D(),
+	})
+
 	// 7. what operators ask
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
@@ -165,7 +173,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Admins:  admins,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics())
+	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics())
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
@@ -195,6 +203,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g.Go(func() error { return seen.Run(ctx) })
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })
+	g.Go(func() error { return notifier.Run(ctx) })
 	g.Go(func() error { return serveHTTP(telemetryServer, telemetryListener) })
 	g.Go(func() error { return serveHTTP(adminServer, adminListener) })
 	g.Go(func() error {
@@ -214,6 +223,13 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	err = g.Wait()
 	log.Info("stopped")
 	return err
+}
+
+func receivers(c notifyConfig) (out []notify.Receiver) {
+	for _, r := range c.Receivers {
+		out = append(out, notify.Receiver{Name: r.Name, Form: notify.Form(r.Form), URL: r.URL, TokenFile: r.TokenFile})
+	}
+	return out
 }
 
 // serveHTTP serves until the server is closed.

@@ -1,0 +1,63 @@
+// Package outbound makes the HTTP client for what our configuration lets us call:
+// receivers of notifications. It refuses, after a name was resolved, what such a URL
+// must not reach: link-local addresses (where clouds keep credentials), our own
+// listeners, and loopback unless it is allowed; and it follows no redirect.
+package outbound
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Policy says what may be called.
+type Policy struct {
+	// Loopback lets addresses of this machine be called.
+	Loopback bool
+	// OwnPorts are our listeners', which are never called on this machine.
+	OwnPorts []uint16
+	// Timeout of a whole call; zero is 10s.
+	Timeout time.Duration
+}
+
+// ErrRefused is of an address that must not be called.
+var ErrRefused = errors.New("refused to call")
+
+const defaultTimeout = 10 * time.Second
+
+// Client returns a client that keeps to the policy.
+func (p Policy) Client() *http.Client {
+	timeout := p.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	dialer := &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error { return p.allows(address) }}
+	return &http.Client{
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: timeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true},
+	}
+}
+
+// allows tells whether an address that was resolved may be called.
+func (p Policy) allows(address string) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%w %s: it is no IP:PORT", ErrRefused, address)
+	}
+	ip := ap.Addr().Unmap()
+	switch {
+	case ip.IsLinkLocalUnicast(), ip.IsMulticast(), ip.IsUnspecified():
+		return fmt.Errorf("%w %s: a link-local, multicast or unspecified address", ErrRefused, address)
+	case ip.IsLoopback() && !p.Loopback:
+		return fmt.Errorf("%w %s: an address of this machine, which the configuration does not allow", ErrRefused, address)
+	case ip.IsLoopback() && slices.Contains(p.OwnPorts, ap.Port()):
+		return fmt.Errorf("%w %s: a listener of our own", ErrRefused, address)
+	}
+	return nil
+}
