@@ -436,7 +436,7 @@ func listAll(cmd *cobra.Command, g *global, kind spec.Kind) ([]admin.Item, error
 func lintCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "lint -f FILE…", Short: "Check documents without a server", Args: cobra.NoArgs,
-		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is\nnot in them is a fault. With an explicit --server they are checked together with\nwhat the server has.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
+		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is\nnot in them is a fault. With an explicit --server they are checked together with\nwhat the server has. Proposals stand on stderr, and count as fine.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
 		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
@@ -463,6 +463,9 @@ func lintCommand(g *global) *cobra.Command {
 				return err
 			}
 			docs, warnings = read, w
+			for _, p := range s.Proposals() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "proposal: "+plain(p.String()))
+			}
 		}
 		if warnings == nil {
 			warnings = []spec.Fault{}

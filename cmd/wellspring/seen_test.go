@@ -171,7 +171,7 @@ func TestRealStates(t *testing.T) {
 	}
 	t.Logf("%-14s %-9s %-6s %s", "STATE MADE", "SHOWN", "DELAY", "WHY")
 	for _, s := range states {
-		u, got, flags := control.look(t, ctx, edge, s)
+		u, got, flags := control.look(ctx, t, edge, s)
 		t.Logf("%-14s %-9s %-6s %s", s.name, u.State, shown[s.name].Round(100*time.Millisecond), u.Why)
 		if shown[s.name] == 0 || u.State != s.state || !strings.Contains(u.Why, s.why) {
 			t.Errorf("%s: shown as %s (%s), want %s (%s)", s.name, u.State, u.Why, s.state, s.why)
@@ -201,7 +201,7 @@ func TestRealStates(t *testing.T) {
 
 // look asks for a state as it is now; requests without an answer in time are asked
 // again.
-func (c *controlPlane) look(t *testing.T, ctx context.Context, edge string, s state) (u admin.UpstreamHealth, got, flags string) {
+func (c *controlPlane) look(ctx context.Context, t *testing.T, edge string, s state) (u admin.UpstreamHealth, got, flags string) {
 	t.Helper()
 	if err := c.client().Get(ctx, "/v1/upstreams/"+s.name+"/health", nil, &u); err != nil {
 		t.Fatal(err)

@@ -120,7 +120,7 @@ func (r *receivers) RoundTrip(req *http.Request) (*http.Response, error) {
 	} else if json.Unmarshal(body, &as) == nil {
 		text = ""
 		for _, a := range as {
-			text += fmt.Sprintf("%s ends in %s;", a.Labels["upstream"], a.EndsAt.Sub(time.Now()).Round(time.Second))
+			text += fmt.Sprintf("%s ends in %s;", a.Labels["upstream"], time.Until(a.EndsAt).Round(time.Second))
 		}
 	}
 	r.got = append(r.got, fmt.Sprintf("%s %s %s %s", time.Since(r.began).Round(time.Second), req.URL, req.Header.Get("Authorization"), text))

@@ -107,8 +107,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	for {
 		moved, err := r.record()
 		if err != nil {
-			moved = nil // the disk is asked again in a while
-			select {
+			select { // the disk is asked again in a while
 			case <-ctx.Done():
 				return nil
 			case <-time.After(retryEvery):

@@ -171,10 +171,10 @@ func large(upstreams, endpoints int) []byte {
 		var buckets []*metricsv1.HistogramDataPoint
 		for u := range upstreams {
 			attributes := []*commonv1.KeyValue{text("envoy.cluster_name", fmt.Sprintf("upstream-%d", u))}
-			switch of := metrics[name]; {
-			case of == fleet.Latency:
+			switch metrics[name] {
+			case fleet.Latency:
 				buckets = append(buckets, &metricsv1.HistogramDataPoint{Attributes: attributes, BucketCounts: make([]uint64, 15), ExplicitBounds: make([]float64, 14), TimeUnixNano: 1})
-			case of == fleet.EndpointHealthy || of == fleet.EndpointConnectFailed:
+			case fleet.EndpointHealthy, fleet.EndpointConnectFailed:
 				for e := range endpoints {
 					points = append(points, &metricsv1.NumberDataPoint{
 						Attributes: append(slices.Clone(attributes), text("envoy.endpoint_address", fmt.Sprintf("10.0.%d.%d:8080", u, e))), TimeUnixNano: 1, StartTimeUnixNano: 1,
