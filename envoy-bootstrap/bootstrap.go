@@ -117,6 +117,7 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 		t := *c.Telemetry
 		c.Telemetry, t.Level = &t, cmp.Or(t.Level, model.TelemetryEndpoints)
 		said[MetadataTelemetry], said[MetadataReportKey] = string(c.Telemetry.Level), c.Telemetry.Key
+		said[MetadataInterval] = c.Telemetry.interval(c).String()
 	}
 	ours, err := structpb.NewStruct(map[string]any{"wellspring": said})
 	if err != nil {

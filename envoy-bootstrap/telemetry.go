@@ -66,6 +66,7 @@ var Header = base64.RawURLEncoding
 const (
 	MetadataTelemetry = "telemetry"
 	MetadataReportKey = "reportKey"
+	MetadataInterval  = "reportInterval"
 )
 
 // Telemetry is what an Envoy reports to the control plane.
@@ -113,7 +114,7 @@ var latencyBuckets = []float64{1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500,
 
 // keep is the regular expression of the statistics that a level needs.
 func keep(level model.Telemetry) string {
-	all := []string{`control_plane\.connected_state`, `server\.uptime`, FailureScope + `\.` + FailureCounter + `.*`}
+	all := []string{`server\.uptime`, FailureScope + `\.` + FailureCounter + `.*`}
 	var ofCluster []string
 	for _, l := range model.TelemetryLevels {
 		if level.Includes(l) {
@@ -129,6 +130,14 @@ func keep(level model.Telemetry) string {
 // compresses is the first minor that can compress what it sends to a cluster.
 const compresses = 40
 
+// interval is the time between reports.
+func (t *Telemetry) interval(c Config) time.Duration {
+	if c.minor() >= compresses {
+		return cmp.Or(t.Interval, defaultInterval)
+	}
+	return cmp.Or(t.Interval, longInterval)
+}
+
 // report adds to a bootstrap what it takes to report.
 func (t *Telemetry) report(b *bootstrapv3.Bootstrap, c Config) error {
 	addresses := t.Addresses
@@ -136,9 +145,8 @@ func (t *Telemetry) report(b *bootstrapv3.Bootstrap, c Config) error {
 		addresses = []string{defaultTelemetry}
 	}
 	var filters []*hcmv3.HttpFilter
-	interval := cmp.Or(t.Interval, longInterval)
 	if c.minor() >= compresses {
-		filters, interval = compressed(), cmp.Or(t.Interval, defaultInterval)
+		filters = compressed()
 	}
 	statistics, err := controlPlane(TelemetryCluster, addresses, &corev3.Http2ProtocolOptions{}, filters...)
 	if err != nil {
@@ -163,7 +171,7 @@ func (t *Telemetry) report(b *bootstrapv3.Bootstrap, c Config) error {
 		return err
 	}
 	b.StaticResources.Clusters = append(b.StaticResources.Clusters, statistics, failures)
-	b.StatsFlushInterval = durationpb.New(interval)
+	b.StatsFlushInterval = durationpb.New(t.interval(c))
 	b.StatsSinks = []*metricsv3.StatsSink{{
 		Name: "envoy.stat_sinks.open_telemetry", ConfigType: &metricsv3.StatsSink_TypedConfig{TypedConfig: sink},
 	}}

@@ -180,7 +180,7 @@ func redacted(v any, hide bool) any {
 			named = named || ok && secret.MatchString(text)
 		}
 		for k, e := range x {
-			x[k] = redacted(e, hide || secret.MatchString(k) || named && (k == "value" || k == "append" || k == "set"))
+			x[k] = redacted(e, hide || secret.MatchString(k) || named && k != "name" && k != "key" && k != "header")
 		}
 	case []any:
 		for i, e := range x {

@@ -65,6 +65,10 @@ var states = []state{
 		name: "half", upstream: `{endpoints: [{address: "{good}"}, {address: "{sick}"}], healthChecks: [{checks}]}`,
 		answer: "200 good", state: health.Degraded, why: "1 of 2 usable, 2 are healthy by source local",
 	},
+	{ // 3 of 4 are below 90 %, and can take everything
+		name: "enough", upstream: `{endpoints: [{address: "{good}"}, {address: "{good2}"}, {address: "{good3}"}, {address: "{sick}"}], healthChecks: [{checks}], whenUnavailable: {panic: {below: 90}}}`,
+		answer: "200 good", state: health.Degraded, why: "3 of 4 usable, 4 are healthy by source local",
+	},
 	{
 		name: "draining", upstream: `{endpoints: [{address: "{good}", health: draining}, {address: "{good2}", health: draining}]}`,
 		answer: "200 good", state: health.Hidden, why: "0 of 2 usable",
@@ -182,6 +186,9 @@ func TestRealStates(t *testing.T) {
 		if s.flag != "" && !strings.Contains(flags, " "+s.flag+" ") {
 			t.Errorf("%s: failed requests are counted as %q, want %s", s.name, flags, s.flag)
 		}
+		if s.name == "enough" && u.Views[0].Panicked || s.name == "panic" && !u.Views[0].Panicked {
+			t.Errorf("%s: panics: %t", s.name, u.Views[0].Panicked)
+		}
 		conflicts := ""
 		for _, row := range u.Matrix {
 			conflicts += strings.Join(row.Conflicts, "\n")
@@ -240,7 +247,7 @@ func answer(ctx context.Context, edge, name string) (string, error) {
 func stateDocuments(t *testing.T, consul *consultest.Consul, edge string) string {
 	t.Helper()
 	places := []string{"{checks}", "{http: {path: /healthz}, interval: 500ms, timeout: 300ms, unhealthyThreshold: 1, healthyThreshold: 1}"}
-	for name, n := range map[string]int{"good": 2, "sick": 3, "bad": 2, "slow": 1, "dead": 2} {
+	for name, n := range map[string]int{"good": 3, "sick": 3, "bad": 2, "slow": 1, "dead": 2} {
 		for i := range n {
 			place := "{" + name + "}"
 			if i > 0 {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -135,7 +136,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D(),
 		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir), Touched: touched,
 	})
-	seen := fleet.New(fleet.Config{Emit: happened.Emit})
+	seen := fleet.New(fleet.Config{Emit: happened.Emit, Known: func(name string) bool { _, ok := publisher.Spec().Upstream(name); return ok }})
 	watch := health.NewWatch(health.WatchConfig{Source: publisher, Fleet: seen, Touched: touched, Emit: happened.Emit})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -204,7 +205,9 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })
 	g.Go(func() error { return notifier.Run(ctx) })
-	g.Go(func() error { return serveHTTP(telemetryServer, telemetryListener) })
+	g.Go(func() error {
+		return serveHTTP(telemetryServer, netutil.LimitListener(telemetryListener, maxReporting))
+	})
 	g.Go(func() error { return serveHTTP(adminServer, adminListener) })
 	g.Go(func() error {
 		return files.Watch(ctx, files.Config{Logger: log, Paths: doors.paths, Changed: doors.reload})
@@ -243,6 +246,9 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 	}
 	return nil
 }
+
+// maxReporting are the connections to the telemetry listener; a proxy has two or three.
+const maxReporting = 50_000
 
 // declared is the store as discovery and the publisher see it.
 type declared struct{ *store.Store }

@@ -262,7 +262,7 @@ func TestEveryAnswer(t *testing.T) {
 		t.Errorf("health of web: %+v", h)
 	}
 	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/health", "")
-	w.seen.Joined(model.Proxy{ID: "edge-1", ReportKey: "k"}, model.TelemetryEndpoints)
+	w.seen.Joined(1, model.Proxy{ID: "edge-1", ReportKey: "k"}, model.TelemetryEndpoints)
 	w.seen.Failed(fleet.Failed{Proxy: "edge-1", Upstream: "web", Flag: "UH", Path: "/cart"})
 	w.wants(200, `"path":"/cart"`, "GET", "/v1/upstreams/web/failures", "")
 	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/failures", "")

@@ -70,8 +70,8 @@ type UpstreamHealth struct {
 	health.Upstream
 	Problems  []model.Problem  `json:"problems"`
 	Endpoints []EndpointHealth `json:"endpoints"`
-	// Proxies are those that have the upstream and were asked, since they do not report
-	// on its endpoints, and whether they answered.
+	// Proxies are those that have the upstream and were asked for the reasons of what they
+	// see (50 at most), and whether they answered.
 	Proxies []AskedProxy `json:"proxies"`
 	// Views are what proxies report.
 	Views []fleet.View `json:"views"`
@@ -227,7 +227,7 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 		}
 		out.Proxies = append(out.Proxies, view)
 		if v.err == nil {
-			out.Views = told(out.Views, v.proxy, found)
+			out.Views = told(out.Views, v.proxy, v.hosts, found)
 		}
 	}
 	if h, ok := s.Health.HealthBy(in.Name, out.Views); ok {
@@ -239,18 +239,14 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 
 // told adds what a proxy answered to what it reports: all, where it reports nothing;
 // its endpoints, where it reports none.
-func told(views []fleet.View, p model.Proxy, endpoints []fleet.EndpointView) []fleet.View {
-	usable := 0
-	for _, e := range endpoints {
-		if e.Healthy {
-			usable++
-		}
-	}
+func told(views []fleet.View, p model.Proxy, hosts []envoyadmin.Host, endpoints []fleet.EndpointView) []fleet.View {
 	i := slices.IndexFunc(views, func(v fleet.View) bool { return v.Proxy == p.ID })
 	switch {
 	case i < 0:
 		now := time.Now()
-		return append(views, fleet.View{Proxy: p.ID, Group: p.Group, Zone: p.Locality.Zone, At: now, Since: now, Members: len(endpoints), Healthy: usable, Endpoints: endpoints})
+		v := fleet.View{Proxy: p.ID, Group: p.Group, Zone: p.Locality.Zone, At: now, Since: now, Members: len(hosts), Endpoints: endpoints}
+		v.Healthy, v.Degraded, v.Excluded = envoyadmin.Count(hosts)
+		return append(views, v)
 	case len(views[i].Endpoints) == 0:
 		views[i].Endpoints = endpoints
 	}

@@ -137,6 +137,21 @@ func (c *Client) AllClusters(ctx context.Context) (map[string][]Host, error) {
 	return out, nil
 }
 
+// Count counts hosts as Envoy's gauges do.
+func Count(hosts []Host) (healthy, degraded, excluded int) {
+	for _, h := range hosts {
+		switch {
+		case h.Excluded:
+			excluded++
+		case h.Degraded:
+			degraded++
+		case h.Usable:
+			healthy++
+		}
+	}
+	return healthy, degraded, excluded
+}
+
 type hostStatus struct {
 	Address struct {
 		Socket struct {

@@ -40,7 +40,7 @@ func newFeed(upstreams, endpoints int) *feed {
 }
 
 func (f *feed) send(to *fleet.Fleet, node string) {
-	r := to.Open(node)
+	r := to.Open(node, time.Hour)
 	for _, p := range f.points {
 		r.Add(p)
 	}
@@ -70,7 +70,7 @@ func BenchmarkMemory(b *testing.B) {
 			for n := range 1000 {
 				id := fmt.Sprintf("proxy-%d", n)
 				if round == 0 {
-					to.Joined(model.Proxy{ID: id, Group: "edge"}, model.TelemetryEndpoints)
+					to.Joined(1, model.Proxy{ID: id, Group: "edge"}, model.TelemetryEndpoints)
 				}
 				f.send(to, id)
 			}
@@ -92,7 +92,7 @@ func live() uint64 {
 
 func BenchmarkReport(b *testing.B) {
 	to := fleet.New(fleet.Config{})
-	to.Joined(model.Proxy{ID: "e", Group: "edge"}, model.TelemetryEndpoints)
+	to.Joined(1, model.Proxy{ID: "e", Group: "edge"}, model.TelemetryEndpoints)
 	f := newFeed(200, 5)
 	f.send(to, "e")
 	b.ReportAllocs()

@@ -51,6 +51,10 @@ const (
 
 // Failed keeps a failed request of a verified proxy.
 func (f *Fleet) Failed(x Failed) {
+	if len(x.Upstream) > longestText {
+		f.drop(DroppedTexts)
+		return
+	}
 	u := f.upstream([]byte(x.Upstream))
 	if u == nil {
 		f.drop(DroppedUpstreams)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ type Config struct {
 	MaxProxies int
 	// MaxUpstreams that are kept of one proxy, and of all together. Default 20000.
 	MaxUpstreams int
+	// Known tells which upstreams there are: of others nothing is kept. nil is all.
+	Known func(upstream string) bool
 	// MaxEndpoints that are kept of one proxy. Default 100000.
 	MaxEndpoints int
 }
@@ -34,6 +37,7 @@ const (
 	silentAfter         = 3                // intervals without a report
 	leastSilence        = 20 * time.Second // of an interval that is not known yet, or short
 	due                 = 40 * time.Second // that a first report may take: two long intervals, and a start
+	longestPace         = 5 * time.Minute
 	tick                = time.Second
 )
 
@@ -58,6 +62,9 @@ func New(cfg Config) *Fleet {
 	if cfg.Emit == nil {
 		cfg.Emit = func(model.Event) {}
 	}
+	if cfg.Known == nil {
+		cfg.Known = func(string) bool { return true }
+	}
 	cfg.MaxProxies = cmp.Or(cfg.MaxProxies, defaultMaxProxies)
 	cfg.MaxUpstreams = cmp.Or(cfg.MaxUpstreams, defaultMaxUpstreams)
 	cfg.MaxEndpoints = cmp.Or(cfg.MaxEndpoints, defaultMaxEndpoints)
@@ -72,9 +79,9 @@ func (f *Fleet) now() time.Time { return f.cfg.Now() }
 // proxy is one node.
 type proxy struct {
 	// guarded by Fleet.mu
-	streams int
-	joined  time.Time // when the first of them began
-	gone    time.Time // when the last stream ended; zero while there is one
+	streams map[uint64]model.Proxy // that are open, as they introduced themselves
+	joined  time.Time              // when the first of them began
+	gone    time.Time              // when the last stream ended; zero while there is one
 
 	mu        sync.Mutex // guards what follows
 	is        model.Proxy
@@ -87,7 +94,8 @@ type proxy struct {
 	pace      time.Duration   // between the last two
 	gap       Gap             // the last time without reports
 	began     time.Time       // of the process, from its uptime
-	unled     bool            // it says that it has no stream to its control plane
+	uptime    time.Duration   // as it said last
+	told      model.Telemetry // the level of its last report
 	round     uint32          // of the report that is being read
 	views     map[string]*view
 	endpoints int // in all views
@@ -101,33 +109,37 @@ type Gap struct {
 
 func (g Gap) open() bool { return !g.From.IsZero() && g.To.IsZero() }
 
-// Joined tells that a proxy has a new stream.
-func (f *Fleet) Joined(is model.Proxy, level model.Telemetry) {
-	p := f.enrol(is.ID)
+// Joined tells that a proxy has a new stream, of a number of its own.
+func (f *Fleet) Joined(stream uint64, is model.Proxy, level model.Telemetry) {
+	p := f.enrol(stream, is)
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.is, p.level = is, level
+	if p.pace == 0 {
+		p.pace, p.every = is.ReportEvery, is.ReportEvery
+	}
 }
 
-// enrol counts a stream of a proxy; nil where there is no room for it.
-func (f *Fleet) enrol(id string) *proxy {
+// enrol keeps a stream of a proxy; nil where there is no room for it.
+func (f *Fleet) enrol(stream uint64, is model.Proxy) *proxy {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := f.proxies[id]
+	p := f.proxies[is.ID]
 	if p == nil {
 		if len(f.proxies) >= f.cfg.MaxProxies && !f.forgetGone() {
 			f.dropped[DroppedProxies]++
 			return nil
 		}
-		p = &proxy{views: map[string]*view{}}
-		f.proxies[id] = p
+		p = &proxy{streams: map[uint64]model.Proxy{}, views: map[string]*view{}}
+		f.proxies[is.ID] = p
 	}
-	if p.streams++; p.streams == 1 {
+	if len(p.streams) == 0 {
 		p.joined, p.gone = f.now(), time.Time{}
 	}
+	p.streams[stream] = is
 	return p
 }
 
@@ -141,15 +153,37 @@ func (f *Fleet) Moved(id, group string, level model.Telemetry) {
 	}
 }
 
-// Left tells that a stream of a proxy ended.
-func (f *Fleet) Left(id string) {
+// Left tells that a stream of a proxy ended. What is left of the proxy is what its
+// other streams say; of one without streams, what the last one said.
+func (f *Fleet) Left(stream uint64, id string) {
+	f.mu.Lock()
+	p := f.proxies[id]
+	if p == nil {
+		f.mu.Unlock()
+		return
+	}
+	delete(p.streams, stream)
+	var is model.Proxy
+	for _, is = range p.streams {
+		break
+	}
+	if len(p.streams) == 0 && p.gone.IsZero() {
+		p.gone = f.now()
+	}
+	f.mu.Unlock()
+	if is.ID != "" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		is.Group = p.is.Group
+		p.is = is
+	}
+}
+
+// credentials are those of the streams of a proxy, of the last one where none is open.
+func (f *Fleet) credentials(p *proxy) []model.Proxy {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p := f.proxies[id]; p != nil && p.streams > 0 {
-		if p.streams--; p.streams == 0 {
-			p.gone = f.now()
-		}
-	}
+	return slices.Collect(maps.Values(p.streams))
 }
 
 func (f *Fleet) proxy(id string) *proxy {
@@ -356,6 +390,7 @@ const (
 	DroppedProxies   = "proxies"
 	DroppedUpstreams = "upstreams"
 	DroppedEndpoints = "endpoints"
+	DroppedTexts     = "texts" // longer than a name is
 )
 
 func (f *Fleet) drop(what string) {

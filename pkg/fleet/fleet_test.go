@@ -16,8 +16,9 @@ import (
 // world is a fleet on a clock of its own.
 type world struct {
 	*fleet.Fleet
-	now    time.Time
-	events []string
+	now     time.Time
+	events  []string
+	streams map[string]uint64 // the newest of each proxy
 }
 
 func newWorld(cfg fleet.Config) *world {
@@ -29,7 +30,17 @@ func newWorld(cfg fleet.Config) *world {
 }
 
 func (w *world) join(id string, level model.Telemetry) {
-	w.Joined(model.Proxy{ID: id, Group: "edge", ReportKey: "key of " + id, Locality: model.Locality{Zone: "a"}}, level)
+	if w.streams == nil {
+		w.streams = map[string]uint64{}
+	}
+	w.streams[id]++
+	w.Joined(w.streams[id], model.Proxy{ID: id, Group: "edge", ReportKey: "key of " + id, Locality: model.Locality{Zone: "a"}}, level)
+}
+
+// leave ends the newest stream of a proxy.
+func (w *world) leave(id string) {
+	w.Left(w.streams[id], id)
+	w.streams[id] = max(1, w.streams[id]) - 1
 }
 
 // report sends one, in lines: "uptime 5", "catalog requests 7", "catalog 10.0.0.1:80
@@ -39,7 +50,13 @@ func (w *world) report(id string, lines ...string) {
 		"members": fleet.Members, "healthy": fleet.Healthy, "requests": fleet.Requests, "none": fleet.NoneHealthy, "panicked": fleet.Panicked,
 		"overflow": fleet.PendingOverflow, "up": fleet.EndpointHealthy, "down": fleet.EndpointHealthy, "failed": fleet.EndpointConnectFailed,
 	}
-	r := w.Open(id)
+	var up uint64
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "uptime "); ok {
+			_, _ = fmt.Sscan(text, &up)
+		}
+	}
+	r := w.Open(id, time.Duration(up)*time.Second)
 	if r == nil {
 		return
 	}
@@ -204,7 +221,7 @@ func TestLevels(t *testing.T) {
 	} {
 		w := newWorld(fleet.Config{})
 		w.join("e", level)
-		w.report("e", "uptime 0", "a members 1", "a requests 1", "a 10.0.0.1:80 up", "a r UH 2")
+		w.report("e", "uptime 1", "a members 1", "a requests 1", "a 10.0.0.1:80 up", "a r UH 2")
 		got := fmt.Sprintf("%s views %d", w.counted("a"), len(w.Views("a", true)))
 		for _, v := range w.Views("a", true) {
 			got += fmt.Sprintf(" endpoints %d", len(v.Endpoints))
@@ -267,7 +284,7 @@ func TestSilence(t *testing.T) {
 	}
 	w.report("e", "a members 1")
 	wants("verified gap of 31s, 1 views")
-	w.Left("e")
+	w.leave("e")
 	wants("verified gap of 31s, 0 views")
 	w.now = w.now.Add(time.Hour)
 	w.Look()
@@ -284,7 +301,7 @@ func TestStreams(t *testing.T) {
 	w := newWorld(fleet.Config{})
 	w.join("e", model.TelemetryUpstreams)
 	w.join("e", model.TelemetryUpstreams)
-	w.Left("e")
+	w.leave("e")
 	if !w.Proxies()[0].Gone.IsZero() || w.Connected()["edge"] != 1 {
 		t.Error("gone with a stream left")
 	}
@@ -292,9 +309,9 @@ func TestStreams(t *testing.T) {
 	if w.Connected()["other"] != 1 || w.Proxies()[0].Reports.State != fleet.ReportsOff {
 		t.Errorf("moved: %v", w.Connected())
 	}
-	w.Left("e")
-	w.Left("e")
-	w.Left("nobody")
+	w.leave("e")
+	w.leave("e")
+	w.leave("nobody")
 	if w.Proxies()[0].Gone.IsZero() || len(w.Connected()) != 0 {
 		t.Error("not gone")
 	}
@@ -310,7 +327,7 @@ func TestLimits(t *testing.T) {
 	if n := len(w.Proxies()); n != 2 || w.Dropped(fleet.DroppedProxies) != 1 {
 		t.Errorf("%d proxies, %d dropped", n, w.Dropped(fleet.DroppedProxies))
 	}
-	w.Left("a")
+	w.leave("a")
 	w.join("c", model.TelemetryEndpoints)
 	if p := w.Proxies(); len(p) != 2 || p[0].ID != "b" || p[1].ID != "c" {
 		t.Errorf("%+v", p)
@@ -361,10 +378,10 @@ func TestReasons(t *testing.T) {
 // Whose a report is.
 func TestProve(t *testing.T) {
 	w := newWorld(fleet.Config{})
-	w.Joined(model.Proxy{ID: "keyed", ReportKey: "k"}, model.TelemetryUpstreams)
-	w.Joined(model.Proxy{ID: "old"}, model.TelemetryUpstreams)
-	w.Joined(model.Proxy{ID: "certified", Identity: []string{"edge.test", "edge-1"}}, model.TelemetryUpstreams)
-	w.Joined(model.Proxy{ID: "both", Identity: []string{"fleet.test"}, ReportKey: "k"}, model.TelemetryUpstreams)
+	w.Joined(1, model.Proxy{ID: "keyed", ReportKey: "k"}, model.TelemetryUpstreams)
+	w.Joined(1, model.Proxy{ID: "old"}, model.TelemetryUpstreams)
+	w.Joined(1, model.Proxy{ID: "certified", Identity: []string{"edge.test", "edge-1"}}, model.TelemetryUpstreams)
+	w.Joined(1, model.Proxy{ID: "both", Identity: []string{"fleet.test"}, ReportKey: "k"}, model.TelemetryUpstreams)
 	own, fleets := []string{"edge.test", "edge-1"}, []string{"fleet.test"}
 	for what, x := range map[string]struct {
 		node string
@@ -428,7 +445,7 @@ func TestLatency(t *testing.T) {
 	w := newWorld(fleet.Config{})
 	w.join("e", model.TelemetryUpstreams)
 	for i := range 2 {
-		r := w.Open("e")
+		r := w.Open("e", 0)
 		r.Add(fleet.Point{Metric: fleet.Members, Upstream: []byte("a"), Value: 1})
 		r.Add(fleet.Point{Metric: fleet.Uptime, Value: 100})
 		r.Add(fleet.Point{Metric: fleet.Latency, Upstream: []byte("a"), Bounds: []float64{10, 100, 1000}, Buckets: []uint64{50, 1000 + 90*uint64(i), 10 * uint64(i), 0}})
@@ -438,6 +455,152 @@ func TestLatency(t *testing.T) {
 	minutes, hours := w.Trend("a")
 	if len(minutes) != 1 || len(hours) != 1 || minutes[0].P50 != 60*time.Millisecond || minutes[0].P99 != 910*time.Millisecond {
 		t.Errorf("%+v", minutes)
+	}
+}
+
+// A cluster that is gone is no evidence, though requests to it failed once; its
+// failures are counted on.
+func TestGoneWithFailures(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryEndpoints)
+	w.report("e", "uptime 1", "a members 3", "a 1.1.1.1:1 up", "a r UH 2")
+	w.report("e", "uptime 6", "a r UH 2")
+	if v := w.Views("a", true); len(v) != 0 {
+		t.Errorf("seen: %+v", v)
+	}
+	w.report("e", "uptime 11", "a members 1", "a r UH 5")
+	if v := w.Views("a", true); len(v) != 1 || v[0].Members != 1 || len(v[0].Endpoints) != 0 || w.counted("a") != "0 5 0" {
+		t.Errorf("seen: %+v, counted %s", v, w.counted("a"))
+	}
+}
+
+// Totals that a proxy was not asked for before are where we begin to count.
+func TestRaisedLevel(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryFailures)
+	lines := []string{"uptime 1", "a members 1", "a requests 1000", "a none 7", "a r UH 7"}
+	w.report("e", lines...)
+	w.Moved("e", "edge", model.TelemetryUpstreams)
+	w.report("e", lines...)
+	if got := w.counted("a"); got != "0 7 0" {
+		t.Errorf("counted %s", got)
+	}
+	w.report("e", "a members 1", "a requests 1001", "a none 8", "a r UH 8")
+	w.Moved("e", "edge", model.TelemetryFailures)
+	w.report("e", "a members 1", "a requests 1100", "a none 8", "a r UH 8")
+	w.Moved("e", "edge", model.TelemetryUpstreams)
+	w.report("e", "a members 1", "a requests 1200", "a none 8", "a r UH 8")
+	if got := w.counted("a"); got != "1 8 1" {
+		t.Errorf("counted %s", got)
+	}
+}
+
+// A proxy that was forgotten, and one that comes from another server, is not counted
+// from its begin; one that starts anew is, however high its totals are by then; and the
+// older of two processes of one name is not listened to.
+func TestProcesses(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	wants := func(want string) {
+		t.Helper()
+		if got := w.counted("a"); got != want {
+			t.Errorf("counted %s, want %s", got, want)
+		}
+	}
+	w.now = w.now.Add(time.Hour)
+	w.join("e", model.TelemetryUpstreams)
+	w.report("e", "uptime 1", "a members 1", "a requests 5")
+	wants("5 0 0")
+	w.leave("e")
+	w.now = w.now.Add(2 * time.Hour)
+	w.Look()
+	w.join("e", model.TelemetryUpstreams)
+	w.report("e", "uptime 7200", "a members 1", "a requests 1000")
+	wants("0 0 0") // the hour is over too
+	w.now = w.now.Add(5 * time.Second)
+	w.report("e", "uptime 2", "a members 1", "a requests 2000")
+	wants("2000 0 0")
+	w.now = w.now.Add(5 * time.Second)
+	w.report("e", "uptime 7210", "a members 1", "a requests 1001")
+	wants("2000 0 0")
+	w.now = w.now.Add(5 * time.Second)
+	w.report("e", "uptime 12", "a members 1", "a requests 2001")
+	wants("2001 0 0")
+}
+
+// Two streams of one node: the reports of both count while both are open, and of the
+// one that is left.
+func TestTwoStreams(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	proof := func(key string) fleet.Proof {
+		p, _ := w.Prove("e", fleet.Credential{Key: key, Private: true})
+		return p
+	}
+	w.Joined(1, model.Proxy{ID: "e", ReportKey: "own"}, model.TelemetryUpstreams)
+	w.Joined(2, model.Proxy{ID: "e", ReportKey: "other"}, model.TelemetryUpstreams)
+	if proof("own") != fleet.Verified || proof("other") != fleet.Verified || proof("third") != fleet.Refused {
+		t.Error("two streams")
+	}
+	w.Left(2, "e")
+	if proof("own") != fleet.Verified || proof("other") != fleet.Refused {
+		t.Error("one stream")
+	}
+	w.Left(1, "e")
+	if proof("own") != fleet.Verified || proof("other") != fleet.Refused {
+		t.Error("gone")
+	}
+}
+
+// Who comes without a credential does not make a proxy that reports an unverified one.
+func TestSomebodyElse(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	w.report("e", "a members 1")
+	w.Prove("e", fleet.Credential{Private: true})
+	if got := w.Proxies()[0].Reports.State; got != fleet.ReportsVerified {
+		t.Error(got)
+	}
+	w.now = w.now.Add(time.Minute)
+	w.Prove("e", fleet.Credential{Private: true})
+	if got := w.Proxies()[0].Reports.State; got != fleet.ReportsUnverified {
+		t.Error(got)
+	}
+}
+
+// Too many causes are counted together, and none is lost; texts that are no names, and
+// upstreams that are not declared, are dropped.
+func TestTooMuch(t *testing.T) {
+	w := newWorld(fleet.Config{Known: func(name string) bool { return name == "a" }})
+	w.join("e", model.TelemetryUpstreams)
+	for round := range 3 {
+		lines := []string{"uptime 1", "a members 1", "b members 1", strings.Repeat("x", 256) + " members 1"}
+		for i := range 300 {
+			lines = append(lines, fmt.Sprintf("a route-%d UH %d", i, round+1))
+		}
+		w.report("e", lines...)
+	}
+	if got := w.counted("a"); got != "0 900 0" {
+		t.Errorf("counted %s", got)
+	}
+	failed, _ := w.Failures("a")
+	if len(failed) != 201 || failed[0].Flag != "other" || failed[0].Count != 300 {
+		t.Errorf("%d causes, %+v", len(failed), failed[0])
+	}
+	if len(w.Views("b", false)) != 0 || w.Dropped(fleet.DroppedUpstreams) != 3 || w.Dropped(fleet.DroppedTexts) != 3 {
+		t.Errorf("dropped %d upstreams, %d texts", w.Dropped(fleet.DroppedUpstreams), w.Dropped(fleet.DroppedTexts))
+	}
+}
+
+// A latency that is none is left out.
+func TestOddLatency(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	for range 3 {
+		for _, x := range []fleet.Point{{Buckets: []uint64{1}}, {Bounds: []float64{1}}, {Bounds: []float64{1}, Buckets: []uint64{1}}, {Bounds: []float64{1}, Buckets: []uint64{5, 5}}, {Bounds: []float64{1, 2}, Buckets: []uint64{5, 5, 9}}} {
+			r := w.Open("e", 0)
+			x.Metric, x.Upstream = fleet.Latency, []byte("a")
+			r.Add(x)
+			r.Close()
+		}
 	}
 }
 

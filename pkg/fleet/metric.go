@@ -47,13 +47,12 @@ const (
 	EndpointConnectFailed                        // connections that could not be opened, since the start
 	FailedRequests                               // by Route and Flag, since the start
 	Uptime                                       // of the proxy, in seconds
-	Connected                                    // 1 while it has a stream to its control plane
 )
 
 // level is the first that has a metric.
 func (m Metric) level() model.Telemetry {
 	switch m {
-	case FailedRequests, Uptime, Connected:
+	case FailedRequests, Uptime:
 		return model.TelemetryFailures
 	case EndpointHealthy, EndpointConnectFailed:
 		return model.TelemetryEndpoints

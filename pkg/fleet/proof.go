@@ -43,30 +43,42 @@ func (f *Fleet) Prove(node string, c Credential) (Proof, string) {
 	if p == nil {
 		return Unverified, "no proxy of this node id is connected"
 	}
+	streams := f.credentials(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	proof, why := p.prove(c)
-	if proof != Refused {
+	if len(streams) == 0 {
+		streams = append(streams, p.is)
+	}
+	proof, why := Refused, ""
+	for _, s := range streams { // two may be open: of a proxy that starts anew, or of two with one id
+		if is, reason := prove(s, c); is >= proof {
+			proof, why = is, reason
+		}
+	}
+	switch {
+	case proof == Verified:
+		p.unproved = ""
+	case proof == Unverified && (p.heard.IsZero() || late(f.now(), p.heard, p.pace)): // else it is somebody else
 		p.unproved = why
 	}
 	return proof, why
 }
 
-func (p *proxy) prove(c Credential) (Proof, string) {
-	own := p.is.Identity
-	if len(own) > 0 && len(c.Names) > 0 && !slices.Equal(own, c.Names) {
-		return Refused, fmt.Sprintf("its certificate has the names %s, that of the node's stream has %s", strings.Join(c.Names, ", "), strings.Join(own, ", "))
+// prove holds a credential against that of one stream.
+func prove(is model.Proxy, c Credential) (Proof, string) {
+	if len(is.Identity) > 0 && len(c.Names) > 0 && !slices.Equal(is.Identity, c.Names) {
+		return Refused, fmt.Sprintf("its certificate has the names %s, that of the node's stream has %s", strings.Join(c.Names, ", "), strings.Join(is.Identity, ", "))
 	}
-	if c.Key != "" && p.is.ReportKey != "" && subtle.ConstantTimeCompare([]byte(c.Key), []byte(p.is.ReportKey)) == 0 {
+	if c.Key != "" && is.ReportKey != "" && subtle.ConstantTimeCompare([]byte(c.Key), []byte(is.ReportKey)) == 0 {
 		return Refused, "its report key is not that of the node's stream"
 	}
-	certified := len(own) > 0 && len(c.Names) > 0
+	certified := len(is.Identity) > 0 && len(c.Names) > 0
 	switch {
-	case len(own) > 0 && !certified:
+	case len(is.Identity) > 0 && !certified:
 		return Unverified, "the node's stream came with a certificate, the report without"
-	case p.is.ReportKey == "" && !certified:
+	case is.ReportKey == "" && !certified:
 		return Unverified, "the node's bootstrap has no report key; print a new one with wellspring bootstrap"
-	case c.Key == "" && p.is.ReportKey != "": // a certificate may be a whole fleet's
+	case c.Key == "" && is.ReportKey != "": // a certificate may be a whole fleet's
 		return Unverified, "it came without a report key"
 	case !c.Private && !certified:
 		return Unverified, "its report key came over a connection that others can read"
@@ -89,15 +101,11 @@ const (
 	refusedKept = 10 * time.Minute
 )
 
-// Refuse keeps that a report was refused.
+// Refuse keeps that a report was refused; peer is an address without a port.
 func (f *Fleet) Refuse(node, peer, why string) {
-	host := peer
-	if i := strings.LastIndexByte(peer, ':'); i > 0 {
-		host = peer[:i] // each connection has a port of its own
-	}
 	now := f.now()
 	f.mu.Lock()
-	i := slices.IndexFunc(f.refused, func(r RefusedReport) bool { return r.Node == node && r.Peer == host && r.Why == why })
+	i := slices.IndexFunc(f.refused, func(r RefusedReport) bool { return r.Node == node && r.Peer == peer && r.Why == why })
 	if i >= 0 {
 		f.refused[i].Last, f.refused[i].Count = now, f.refused[i].Count+1
 		f.mu.Unlock()
@@ -106,11 +114,11 @@ func (f *Fleet) Refuse(node, peer, why string) {
 	if len(f.refused) == maxRefused {
 		f.refused = slices.Delete(f.refused, 0, 1)
 	}
-	f.refused = append(f.refused, RefusedReport{Node: node, Peer: host, Why: why, Since: now, Last: now, Count: 1})
+	f.refused = append(f.refused, RefusedReport{Node: node, Peer: peer, Why: why, Since: now, Last: now, Count: 1})
 	f.mu.Unlock()
 	f.cfg.Emit(model.Event{
 		Kind: model.EventReportRefused, Subject: model.Subject{Kind: "Proxy", Name: node}, Proxy: node,
-		Reason: fmt.Sprintf("a report from %s: %s", host, why),
+		Reason: fmt.Sprintf("a report from %s: %s", peer, why),
 	})
 }
 

@@ -17,21 +17,29 @@ type Report struct {
 	now time.Time
 
 	level   model.Telemetry // above which points are dropped
+	before  model.Telemetry // the level of the report before: what is above it is told for the first time
 	first   bool            // the proxy's first: its totals are new to us only where it is young
+	joined  time.Time       // when the proxy did
 	bounds  []float64       // of the latencies in it
 	last    *view           // that the point before was about
 	dropped map[string]bool
 	changed map[string]*view
 }
 
-// Open begins a report of a verified proxy, which is locked until Close; nil where
-// the proxy is not known any more.
-func (f *Fleet) Open(node string) *Report {
+// Open begins a report of a verified proxy, whose process is up for so long; 0 is not
+// known. The proxy is locked until Close. nil where it is not known any more, is asked
+// for nothing, or another process of the same name reports, which began later.
+func (f *Fleet) Open(node string, up time.Duration) *Report {
 	r := f.open(node)
-	if r != nil {
-		r.level = r.p.level
-		r.p.asked = false
+	if r == nil {
+		return nil
 	}
+	if r.p.level == model.TelemetryOff || !r.uptime(up) {
+		r.p.mu.Unlock()
+		return nil
+	}
+	r.level, r.before = r.p.level, r.p.told
+	r.p.asked, r.p.told = false, r.p.level
 	return r
 }
 
@@ -51,13 +59,17 @@ func (f *Fleet) OpenAsked(node string) *Report {
 }
 
 func (f *Fleet) open(node string) *Report {
-	p := f.proxy(node)
+	f.mu.Lock()
+	p := f.proxies[node]
 	if p == nil {
+		f.mu.Unlock()
 		return nil
 	}
+	joined := p.joined
+	f.mu.Unlock()
 	p.mu.Lock()
-	p.round++
-	return &Report{f: f, p: p, now: f.now(), first: p.heard.IsZero(), changed: map[string]*view{}}
+	p.round++ // views that a report which is given up does not see stay as they are
+	return &Report{f: f, p: p, now: f.now(), first: p.heard.IsZero(), joined: joined, changed: map[string]*view{}}
 }
 
 // Add takes one point.
@@ -65,13 +77,13 @@ func (r *Report) Add(pt Point) {
 	if !r.level.Includes(pt.Metric.level()) {
 		return // its group does not ask for it
 	}
+	if max(len(pt.Upstream), len(pt.Endpoint), len(pt.Route), len(pt.Flag)) > longestText {
+		r.drop(DroppedTexts)
+		return
+	}
 	switch pt.Metric {
 	case Uptime:
-		r.uptime(time.Duration(pt.Value) * time.Second)
-		return
-	case Connected:
-		r.p.unled = pt.Value == 0
-		return
+		return // it came with Open
 	case FailedRequests:
 		r.failed(pt)
 		return
@@ -96,15 +108,34 @@ func (r *Report) Add(pt Point) {
 	}
 }
 
-// clockGrain is how exact the begin of a process is: it is told in whole seconds.
-const clockGrain = 2 * time.Second
+const (
+	longestText = 255              // of a name
+	startup     = time.Minute      // from the begin of a process to its first stream
+	clockGrain  = 2 * time.Second  // how exact the begin of a process is: it is told in whole seconds
+	lateness    = 30 * time.Second // of a report on its way
+)
 
-// uptime tells when the process began, in whole seconds.
-func (r *Report) uptime(up time.Duration) {
-	if began := r.now.Add(-up); began.Sub(r.p.began).Abs() > clockGrain {
-		r.p.began = began
+// uptime tells for how long the process is up, in whole seconds. Where that is less
+// than before it began anew, and so did its totals. false is of another process.
+func (r *Report) uptime(up time.Duration) bool {
+	p := r.p
+	switch {
+	case up == 0:
+		return true
+	case up+clockGrain < p.uptime:
+		for _, v := range p.views {
+			v.restart()
+		}
+	case p.uptime > 0 && !p.heard.IsZero() && up > p.uptime+r.now.Sub(p.heard)+lateness:
+		return false
 	}
+	p.uptime, p.began = up, r.now.Add(-up)
+	return true
 }
+
+// fresh tells that totals of a metric are told for the first time: they are where we
+// begin to count.
+func (r *Report) fresh(m Metric) bool { return r.first || !r.before.Includes(m.level()) }
 
 // view finds the view of an upstream; nil where there is no room for it.
 func (r *Report) view(name []byte) *view {
@@ -142,7 +173,7 @@ func (r *Report) count(v *view, m Metric, total uint64) {
 	was := &v.totals[m-gauges]
 	n := since(*was, total)
 	*was = total
-	if n > 0 && !r.first {
+	if n > 0 && !r.fresh(m) {
 		r.rose(v, m, n)
 	}
 }
@@ -169,7 +200,7 @@ func since(was, total uint64) uint64 {
 }
 
 func (r *Report) latency(v *view, pt Point) {
-	if len(pt.Buckets) != len(pt.Bounds)+1 || len(pt.Buckets) > maxBuckets {
+	if len(pt.Bounds) == 0 || len(pt.Buckets) != len(pt.Bounds)+1 || len(pt.Buckets) > maxBuckets {
 		return
 	}
 	if len(v.latency) != len(pt.Buckets) {
@@ -180,7 +211,7 @@ func (r *Report) latency(v *view, pt Point) {
 		n[i] = since(v.latency[i], total)
 		v.latency[i] = total
 	}
-	if r.first {
+	if r.fresh(Latency) {
 		r.bounds = slices.Clone(pt.Bounds) // one bootstrap has the same for all
 		return
 	}
@@ -207,21 +238,14 @@ func (r *Report) endpoint(v *view, pt Point) {
 	e := &v.endpoints[i]
 	if pt.Metric == EndpointConnectFailed {
 		n := uint32(min(pt.Value, 1<<32-1))
-		if n != e.failed && n > 0 && !r.first {
+		if n != e.failed && n > 0 && !r.fresh(EndpointConnectFailed) {
 			e.failedAt = r.f.seconds(r.now)
 		}
 		e.failed = n
 		return
 	}
-	healthy := pt.Value > 0
-	round := uint8(r.p.round) //nolint:gosec // the low bits
-	if e.round == round && !e.healthy {
-		healthy = false // it stands twice in the cluster, with one name: the worse counts
-	}
-	if e.healthy != healthy || e.since == 0 {
-		e.healthy, e.since = healthy, r.f.seconds(r.now)
-		r.changed[v.of.name] = v
-	}
+	round := uint8(r.p.round)                           //nolint:gosec // the low bits
+	e.now = pt.Value > 0 && (e.round != round || e.now) // it may stand twice, with one name: the worse counts
 	e.round = round
 }
 
@@ -235,8 +259,9 @@ func (r *Report) failed(pt Point) {
 	i := slices.IndexFunc(v.failed, func(x failed) bool { return x.cause.route == string(pt.Route) && x.cause.flag == string(pt.Flag) })
 	if i < 0 {
 		c := v.of.cause(pt.Route, pt.Flag)
-		if c == nil {
+		if c == nil || len(v.failed) >= maxCausesOfOne { // counted, and no more is known of them
 			r.drop(DroppedCauses)
+			v.others += pt.Value
 			return
 		}
 		i = len(v.failed)
@@ -244,7 +269,7 @@ func (r *Report) failed(pt Point) {
 	}
 	n := since(v.failed[i].total, pt.Value)
 	v.failed[i].total = pt.Value
-	if n > 0 && !r.first {
+	if n > 0 && !r.fresh(FailedRequests) {
 		v.of.fail(r.now, v.failed[i].cause, n)
 	}
 }
@@ -257,37 +282,20 @@ func (r *Report) Close() {
 		r.begin()
 	}
 	for name, v := range p.views {
-		if v.seen != p.round && len(v.failed) == 0 {
-			p.endpoints -= len(v.endpoints)
-			delete(p.views, name)
-			r.changed[name] = v
-			continue
-		}
-		if was := v.unserved; v.goesOn() != was && (was > 1 || v.unserved > 1) {
-			r.changed[name] = v
-		}
-		n := len(v.endpoints)
-		v.endpoints = slices.DeleteFunc(v.endpoints, func(e endpoint) bool { return e.round != uint8(p.round) }) //nolint:gosec // the low bits
-		if v.next = 0; n != len(v.endpoints) {
-			r.changed[name] = v
-			p.endpoints -= n - len(v.endpoints)
-		}
-		if cap(v.endpoints) > len(v.endpoints)*5/4 {
-			v.endpoints = slices.Clone(v.endpoints)
-		}
-	}
-	if !p.last.IsZero() {
-		p.every = r.now.Sub(p.last)
+		r.settle(name, v)
 	}
 	for _, v := range r.changed {
 		v.since = r.now.Unix()
 	}
+	if !p.last.IsZero() && !late(r.now, p.last, p.every) {
+		p.every = r.now.Sub(p.last)
+	}
 	if p.last = r.now; !p.asked {
-		if p.gap.open() {
+		switch {
+		case p.gap.open(): // how long it was says nothing of the pace
 			p.gap.To = r.now
-		}
-		if !p.heard.IsZero() {
-			p.pace = r.now.Sub(p.heard)
+		case !p.heard.IsZero():
+			p.pace = min(longestPace, r.now.Sub(p.heard))
 		}
 		p.heard = r.now
 	}
@@ -296,10 +304,52 @@ func (r *Report) Close() {
 	}
 }
 
-// begin takes the totals of a proxy's first report as new where its process began
-// while we listened; those of an older one are where we begin to count.
+// settle ends a view's part of the report.
+func (r *Report) settle(name string, v *view) {
+	p := r.p
+	if v.others != v.othersTold {
+		if n := since(v.othersTold, v.others); n > 0 && !r.fresh(FailedRequests) {
+			v.of.fail(r.now, v.of.other(), n)
+		}
+	}
+	v.othersTold, v.others = v.others, 0
+	if v.seen != p.round {
+		if v.seen != 0 || len(v.failed) == 0 {
+			r.changed[name] = v
+		}
+		p.endpoints -= len(v.endpoints)
+		if len(v.failed) == 0 {
+			delete(p.views, name)
+			return
+		}
+		*v = view{of: v.of, failed: v.failed, othersTold: v.othersTold} // only its failures are counted on
+		return
+	}
+	if was := v.unserved; v.goesOn() != was && (was > 1 || v.unserved > 1) {
+		r.changed[name] = v
+	}
+	n := len(v.endpoints)
+	v.endpoints = slices.DeleteFunc(v.endpoints, func(e endpoint) bool { return e.round != uint8(p.round) }) //nolint:gosec // the low bits
+	if v.next = 0; n != len(v.endpoints) {
+		r.changed[name] = v
+		p.endpoints -= n - len(v.endpoints)
+	}
+	if cap(v.endpoints) > len(v.endpoints)*5/4 {
+		v.endpoints = slices.Clone(v.endpoints)
+	}
+	for i := range v.endpoints {
+		if e := &v.endpoints[i]; e.healthy != e.now || e.since == 0 {
+			e.healthy, e.since = e.now, r.f.seconds(r.now)
+			r.changed[name] = v
+		}
+	}
+}
+
+// begin takes the totals of a proxy's first report as new where its process began while
+// we listened, and joined soon after; those of an older one, which may have been here
+// before, are where we begin to count.
 func (r *Report) begin() {
-	if r.f.began.Sub(r.p.began) > clockGrain {
+	if r.p.began.IsZero() || r.f.began.Sub(r.p.began) > clockGrain || r.joined.Sub(r.p.began) > startup {
 		return
 	}
 	for _, v := range r.p.views {
@@ -313,6 +363,9 @@ func (r *Report) begin() {
 		}
 		for _, x := range v.failed {
 			v.of.fail(r.now, x.cause, x.total)
+		}
+		if v.others > 0 {
+			v.of.fail(r.now, v.of.other(), v.others)
 		}
 		for i := range v.endpoints {
 			if v.endpoints[i].failed > 0 {

@@ -34,7 +34,7 @@ func (r *ring) at(now time.Time) *span {
 }
 
 func (s *span) observe(bounds []float64, n []uint64) {
-	if !slices.Equal(s.bounds, bounds) { // Envoys of one bootstrap have the same
+	if len(s.latency) != len(n) || !slices.Equal(s.bounds, bounds) { // Envoys of one bootstrap have the same
 		s.bounds, s.latency = slices.Clone(bounds), make([]uint64, len(n))
 	}
 	for i := range n {
@@ -57,6 +57,11 @@ type Span struct {
 	Timeouts      uint64 `json:"timeouts" doc:"attempts without an answer in time"`
 	Retries       uint64 `json:"retries"`
 	Overflow      uint64 `json:"overflow" doc:"requests, connections and retries over a limit"`
+	ChecksFailed  uint64 `json:"checksFailed" doc:"health checks that failed, of every proxy by itself"`
+	Unreachable   uint64 `json:"checksUnreachable" doc:"of them, those that could not reach the endpoint"`
+	EjectOverflow uint64 `json:"ejectionsNotMade" doc:"of endpoints that outlier detection wanted out: too many were already"`
+	ResolveFailed uint64 `json:"resolveFailed" doc:"names that could not be resolved, or have no address"`
+	LeaseRanOut   uint64 `json:"leaseRanOut" doc:"endpoints dropped since nobody renewed them"`
 	// P50 and P99 of the time to an answer; a share of a bucket where it lies in one.
 	P50 time.Duration `json:"p50,omitempty" doc:"nanoseconds"`
 	P99 time.Duration `json:"p99,omitempty" doc:"nanoseconds"`
@@ -79,10 +84,18 @@ func (f *Fleet) Trend(name string) (minutes, hours []Span) {
 // Lately counts the requests to an upstream, and those that failed, of this minute and
 // the one before.
 func (f *Fleet) Lately(name string) (requests, failed uint64) {
-	minutes, _ := f.Trend(name)
-	for _, m := range minutes {
-		if f.now().Sub(m.From) < 2*time.Minute {
-			requests, failed = requests+m.Requests, failed+m.Failed
+	f.mu.Lock()
+	u := f.upstreams[name]
+	f.mu.Unlock()
+	if u == nil {
+		return 0, 0
+	}
+	now := f.now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
+		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute {
+			requests, failed = requests+s.counts[Requests-gauges], failed+s.failed
 		}
 	}
 	return requests, failed
@@ -103,7 +116,8 @@ func (s *span) shown(of time.Duration) Span {
 	out := Span{
 		From: time.Unix(s.from, 0).UTC(), For: of, Requests: n(Requests), Failed: s.failed, Errors: n(Errors), NoneHealthy: n(NoneHealthy),
 		Panicked: n(Panicked), ConnectFailed: n(ConnectFailed), Timeouts: n(Timeouts), Retries: n(Retries),
-		Overflow: n(PendingOverflow) + n(ConnOverflow) + n(RetryOverflow), P50: quantile(s.bounds, s.latency, 0.5), P99: quantile(s.bounds, s.latency, 0.99),
+		Overflow: n(PendingOverflow) + n(ConnOverflow) + n(RetryOverflow), ChecksFailed: n(CheckFailed), Unreachable: n(CheckUnreachable), EjectOverflow: n(EjectOverflow),
+		ResolveFailed: n(ResolveFailed) + n(ResolveEmpty), LeaseRanOut: n(LeaseRanOut), P50: quantile(s.bounds, s.latency, 0.5), P99: quantile(s.bounds, s.latency, 0.99),
 	}
 	if out.Requests == 0 {
 		out.Requests = n(Connections)

@@ -17,6 +17,7 @@ type upstream struct {
 	minutes ring
 	hours   ring
 	causes  []*cause // each once; views point to them
+	rest    *cause   // of them, what is too much
 	reasons map[reason]*Reason
 }
 
@@ -37,10 +38,11 @@ const (
 
 // upstream finds or makes one; nil where there is no room.
 func (f *Fleet) upstream(name []byte) *upstream {
+	known := len(name) == 0 || f.cfg.Known(string(name)) // "" are requests that led to none
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := f.upstreams[string(name)]
-	if u == nil && len(f.upstreams) < f.cfg.MaxUpstreams {
+	if u == nil && len(f.upstreams) < f.cfg.MaxUpstreams && known {
 		u = &upstream{name: text(name), minutes: ring{of: time.Minute, keep: minutesKept}, hours: ring{of: time.Hour, keep: hoursKept}}
 		f.upstreams[u.name] = u
 	}
@@ -100,6 +102,17 @@ func (u *upstream) cause(route, flag []byte) *cause {
 		u.causes = append(u.causes, &cause{route: string(route), flag: string(flag)})
 	}
 	return u.causes[i]
+}
+
+// other is the cause of failures of which no more is kept than how many they are.
+func (u *upstream) other() *cause {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.rest == nil {
+		u.rest = &cause{flag: "other"}
+		u.causes = append(u.causes, u.rest)
+	}
+	return u.rest
 }
 
 func (u *upstream) fail(now time.Time, c *cause, n uint64) {

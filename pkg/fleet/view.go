@@ -5,24 +5,24 @@ import (
 	"slices"
 	"time"
 	"unique"
-
-	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // view is what one proxy sees of one upstream. There are many: BenchmarkMemory.
 type view struct {
-	of        *upstream
-	since     int64  // unix seconds: as it is
-	seen      uint32 // the round of the newest report that names it
-	gauges    [gauges]uint32
-	totals    [counters]uint64
-	moved     [3]uint32  // when Panicked, NoneHealthy and an overflow last rose; see seconds
-	next      int32      // of endpoints, that is probably named next
-	unserved  uint8      // reports, one after the other, in which requests met nobody
-	unmet     bool       // in the report that is being read
-	latency   []uint64   // totals
-	endpoints []endpoint // sorted by address
-	failed    []failed
+	of         *upstream
+	since      int64  // unix seconds: as it is
+	seen       uint32 // the round of the newest report that names it
+	gauges     [gauges]uint32
+	totals     [counters]uint64
+	moved      [3]uint32  // when Panicked, NoneHealthy and an overflow last rose; see seconds
+	next       int32      // of endpoints, that is probably named next
+	unserved   uint8      // reports, one after the other, in which requests met nobody
+	unmet      bool       // in the report that is being read
+	others     uint64     // failed requests of causes that are too many, in the report that is being read
+	othersTold uint64     // and in the one before
+	latency    []uint64   // totals
+	endpoints  []endpoint // sorted by address
+	failed     []failed
 }
 
 // failed is what one proxy counted of one cause.
@@ -39,6 +39,18 @@ type endpoint struct {
 	failedAt uint32 // the last of them; see seconds
 	round    uint8  // the low bits of the report's that names it
 	healthy  bool
+	now      bool // healthy in the report that is being read
+}
+
+// restart begins to count anew, as the proxy did.
+func (v *view) restart() {
+	v.totals, v.latency, v.othersTold = [counters]uint64{}, nil, 0
+	for i := range v.failed {
+		v.failed[i].total = 0
+	}
+	for i := range v.endpoints {
+		v.endpoints[i].failed = 0
+	}
 }
 
 // moving is for how many seconds what was counted last is of now.
@@ -49,8 +61,9 @@ const (
 
 // maxBuckets of a latency, and maxCauses of failed requests of one upstream.
 const (
-	maxBuckets = 64
-	maxCauses  = 100
+	maxBuckets     = 64
+	maxCauses      = 1000
+	maxCausesOfOne = 200 // of them, of one proxy
 )
 
 // seconds is a time as a count since the fleet began, never 0.
@@ -75,12 +88,11 @@ func (v *view) movedAt(m Metric) *uint32 {
 
 // View is what one proxy sees of one upstream, by its last report.
 type View struct {
-	Proxy string          `json:"proxy"`
-	Group string          `json:"group"`
-	Zone  string          `json:"zone,omitempty"`
-	At    time.Time       `json:"at" doc:"of its last report"`
-	Since time.Time       `json:"since" doc:"as it is"`
-	Level model.Telemetry `json:"-"`
+	Proxy string    `json:"proxy"`
+	Group string    `json:"group"`
+	Zone  string    `json:"zone,omitempty"`
+	At    time.Time `json:"at" doc:"of its last report"`
+	Since time.Time `json:"since" doc:"as it is"`
 
 	Members  int  `json:"members"`
 	Healthy  int  `json:"healthy" doc:"that its balancer would use"`
@@ -128,14 +140,34 @@ func (f *Fleet) Views(upstream string, endpoints bool) []View {
 	return out
 }
 
+// Each calls see with every view of every proxy, as Views has them, without endpoints.
+// A proxy is locked meanwhile: see does not ask the fleet.
+func (f *Fleet) Each(see func(upstream string, v View)) {
+	now := f.now()
+	for _, m := range f.all() {
+		if !m.gone.IsZero() {
+			continue
+		}
+		m.mu.Lock()
+		if !m.stale(now) {
+			for name, v := range m.views {
+				if v.seen != 0 {
+					see(name, f.shown(m.proxy, v, now, false))
+				}
+			}
+		}
+		m.mu.Unlock()
+	}
+}
+
 func (f *Fleet) shown(p *proxy, v *view, now time.Time, endpoints bool) View {
 	s := f.seconds(now)
 	recent := func(at uint32) bool { return at > 0 && s-at < moving }
 	out := View{
-		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0), Level: p.level,
+		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0),
 		Members: int(v.gauges[Members]), Healthy: int(v.gauges[Healthy]), Degraded: int(v.gauges[Degraded]),
 		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
-		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < meeting, Overflowed: recent(v.moved[2]), Unserved: v.unserved > 1,
+		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < max(meeting, 2*uint32(p.pace/time.Second)+1), Overflowed: recent(v.moved[2]), Unserved: v.unserved > 1,
 	}
 	if !endpoints {
 		return out

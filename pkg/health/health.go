@@ -122,7 +122,7 @@ func judge(u *spec.Upstream, svc *model.Service, c Counts, problems int, out map
 			return Healthy, fmt.Sprintf("%d draining", c.Draining)
 		}
 		return Healthy, ""
-	case float64(c.Healthy)*100 < u.WhenUnavailable.Panic.Below*float64(share):
+	case float64(c.Healthy)*100 < min(u.WhenUnavailable.Panic.Below, enough)*float64(share):
 		return Critical, fmt.Sprintf("%d of %d usable, below %g %%: %s", c.Healthy, share, u.WhenUnavailable.Panic.Below, reasons(out, 0))
 	}
 	return Degraded, fmt.Sprintf("%d of %d out: %s", c.Unhealthy, share, reasons(out, 0))

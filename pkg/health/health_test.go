@@ -72,6 +72,9 @@ func TestJoin(t *testing.T) {
 		"a definition that is not there": {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Warming = true })}, "degraded, 2 spare: proxy a: its newest definition is not in use yet"},
 		"a limit":                        {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Overflowed = true })}, "degraded, 2 spare: proxy a: requests met a limit (503 UO) in the last minute"},
 		"the worst decides":              {fail, 4, 0, []fleet.View{with(sees("a", "", 3, 4), func(v *fleet.View) { v.Warming = true }), sees("b", "", 0, 4)}, "critical, 0 spare: 1 of 2 proxies: none of 4 usable: requests get 503 UH"},
+		"enough for panic to stay away":  {"{below: 90, then: tryAll}", 4, 0, []fleet.View{sees("a", "", 3, 4)}, "degraded, 0 spare: proxy a: 3 of 4 usable, 4 are healthy by source consul"},
+		"not enough, below 90":           {"{below: 90, then: tryAll}", 10, 0, []fleet.View{sees("a", "", 7, 10)}, "hidden, 0 spare: proxy a: 7 of 10 usable, below 90 %: panic sends requests to all of them"},
+		"the part that decides counts":   {tryAll, 4, 0, []fleet.View{sees("a", "", 0, 0), sees("b", "", 2, 4)}, "critical, 0 spare: 1 of 2 proxies: none of 4 endpoints is there: requests get 503 UH"},
 		"all drain":                      {tryAll, 4, 0, []fleet.View{with(sees("a", "", 0, 4), func(v *fleet.View) { v.Excluded = 4 })}, "hidden, 0 spare: proxy a: 0 of 4 usable, below 50 %: panic sends requests to all of them"},
 		"nobody met, though healthy":     {tryAll, 4, 0, []fleet.View{with(sees("a", "", 4, 4), func(v *fleet.View) { v.Unserved = true })}, "critical, 2 spare: proxy a: requests get 503 UH, though 4 of 4 are usable"},
 		"threshold of nothing":           {"{below: 0, then: tryAll}", 4, 0, []fleet.View{sees("a", "", 0, 4)}, "critical, 0 spare: proxy a: none of 4 usable: requests get 503 UH"},
@@ -179,8 +182,8 @@ func TestWatch(t *testing.T) {
 			t.Fatal(faults)
 		}
 		d, f, touched := &declared{s, 4}, fleet.New(fleet.Config{}), health.NewTouched()
-		f.Joined(model.Proxy{ID: "e", Group: "edge"}, model.TelemetryUpstreams)
-		f.Joined(model.Proxy{ID: "silent", Group: "edge"}, model.TelemetryUpstreams)
+		f.Joined(1, model.Proxy{ID: "e", Group: "edge"}, model.TelemetryUpstreams)
+		f.Joined(1, model.Proxy{ID: "silent", Group: "edge"}, model.TelemetryUpstreams)
 		var told []string
 		w := health.NewWatch(health.WatchConfig{Source: d, Fleet: f, Touched: touched, Emit: func(e model.Event) {
 			what := strings.TrimPrefix(e.Kind, "upstream.")
@@ -201,7 +204,7 @@ func TestWatch(t *testing.T) {
 			told = nil
 		}
 		report := func(healthy, overflow uint64) {
-			r := f.Open("e")
+			r := f.Open("e", 0)
 			for m, n := range map[fleet.Metric]uint64{fleet.Members: 4, fleet.Healthy: healthy, fleet.PendingOverflow: overflow} {
 				r.Add(fleet.Point{Metric: m, Upstream: []byte("catalog"), Value: n})
 			}

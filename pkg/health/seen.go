@@ -45,7 +45,10 @@ type Part struct {
 	Zones []string  `json:"zones" doc:"that they are in"`
 	Some  []string  `json:"some" doc:"the first of them"`
 	Since time.Time `json:"since" doc:"the first time that one of them saw it"`
-	all   bool      // nobody of their zones sees it otherwise
+	// Healthy and Members are those of the one of them that would use fewest.
+	Healthy int  `json:"healthy" doc:"endpoints that the one of them would use that would use fewest"`
+	Members int  `json:"members" doc:"endpoints that this one has"`
+	all     bool // nobody of their zones sees it otherwise
 }
 
 const maxSome = 5
@@ -53,48 +56,69 @@ const maxSome = 5
 // See sums up what proxies see of an upstream of which so many endpoints are healthy
 // by its source.
 func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
-	s := Seen{Proxies: proxies, Reporting: len(views), Members: -1, spare: math.MaxInt}
-	zones := map[string]int{}
+	s := newSight(u, healthy)
 	for _, v := range views {
-		zones[v.Zone]++
+		s.add(v)
 	}
-	for _, v := range views {
-		usable, of := v.Healthy+v.Degraded, v.Members-v.Excluded
-		s.spare = min(s.spare, spare(u, usable, of))
-		if v.NoneHealthy {
-			s.NoneMet = s.NoneMet.with(v)
-		}
-		if v.Unserved {
-			s.Unserved = s.Unserved.with(v)
-		}
-		if s.Members < 0 || usable < s.Healthy {
-			s.Healthy, s.Members = usable, v.Members
-		}
-		switch {
-		case v.Members == 0:
-			s.Nobody = s.Nobody.with(v)
-		case panics(u, usable, of, v.Members):
-			s.Panicking = s.Panicking.with(v)
-		case usable == 0:
-			s.Dead = s.Dead.with(v)
-		case usable < healthy:
-			s.Fewer = s.Fewer.with(v)
-		}
-		if v.Warming {
-			s.Warming = s.Warming.with(v)
-		}
-		if v.Overflowed {
-			s.Overflow = s.Overflow.with(v)
-		}
+	return s.seen(proxies)
+}
+
+// sight is what is seen of an upstream, view by view.
+type sight struct {
+	u       *spec.Upstream
+	healthy int // by its source
+	sum     Seen
+	zones   map[string]int
+}
+
+func newSight(u *spec.Upstream, healthy int) *sight {
+	return &sight{u: u, healthy: healthy, sum: Seen{Members: -1, spare: math.MaxInt}, zones: map[string]int{}}
+}
+
+func (x *sight) add(v fleet.View) {
+	s := &x.sum
+	s.Reporting++
+	x.zones[v.Zone]++
+	usable, of := v.Healthy+v.Degraded, v.Members-v.Excluded
+	s.spare = min(s.spare, spare(x.u, usable, of))
+	if s.Members < 0 || usable < s.Healthy {
+		s.Healthy, s.Members = usable, v.Members
 	}
-	s.Members = max(0, s.Members)
+	switch {
+	case v.Members == 0:
+		s.Nobody = s.Nobody.with(v)
+	case panics(x.u, usable, of, v.Members):
+		s.Panicking = s.Panicking.with(v)
+	case usable == 0:
+		s.Dead = s.Dead.with(v)
+	case usable < x.healthy:
+		s.Fewer = s.Fewer.with(v)
+	}
+	if v.Warming {
+		s.Warming = s.Warming.with(v)
+	}
+	if v.Overflowed {
+		s.Overflow = s.Overflow.with(v)
+	}
+	if v.NoneHealthy {
+		s.NoneMet = s.NoneMet.with(v)
+	}
+	if v.Unserved {
+		s.Unserved = s.Unserved.with(v)
+	}
+}
+
+// seen is the sum, where so many proxies reach the upstream.
+func (x *sight) seen(proxies int) Seen {
+	s := x.sum
+	s.Proxies, s.Members = proxies, max(0, s.Members)
 	for _, p := range []*Part{s.Panicking, s.Dead, s.Nobody, s.Fewer, s.Warming, s.Overflow, s.NoneMet, s.Unserved} {
 		if p != nil {
 			in := 0
 			for _, z := range p.Zones {
-				in += zones[z]
+				in += x.zones[z]
 			}
-			p.all = in == p.Count && in < len(views)
+			p.all = in == p.Count && in < s.Reporting
 		}
 	}
 	return s
@@ -110,9 +134,12 @@ func (p *Part) Proxies() int {
 
 func (p *Part) with(v fleet.View) *Part {
 	if p == nil {
-		p = &Part{Since: v.Since}
+		p = &Part{Since: v.Since, Healthy: v.Healthy + v.Degraded, Members: v.Members}
 	}
 	p.Count++
+	if usable := v.Healthy + v.Degraded; usable < p.Healthy {
+		p.Healthy, p.Members = usable, v.Members
+	}
 	if !slices.Contains(p.Zones, v.Zone) {
 		p.Zones = append(p.Zones, v.Zone)
 	}
@@ -142,21 +169,29 @@ func (p *Part) say(of int) string {
 	return text
 }
 
-// panics tells whether Envoy would send requests to whoever: fewer than panic.below
-// percent of those that count are usable, or none counts (all drain), and the upstream
-// says to try all.
-func panics(u *spec.Upstream, usable, of, members int) bool {
-	p := u.WhenUnavailable.Panic
-	if p.Then == "fail" || p.Below == 0 {
-		return false
+// enough is the percentage of usable endpoints from which on Envoy never panics, however
+// high the threshold is: with its overprovisioning of 140 % these can take everything.
+const enough = 100.0 / 1.4
+
+// threshold is the percentage of usable endpoints below which Envoy panics; 0 is never.
+func threshold(u *spec.Upstream) float64 {
+	if u.WhenUnavailable.Panic.Then == "fail" {
+		return 0
 	}
-	return float64(usable)*100 < p.Below*float64(of) || of == 0 && members > 0
+	return min(u.WhenUnavailable.Panic.Below, enough)
+}
+
+// panics tells whether Envoy would send requests to whoever: too few of those that count
+// are usable, or none counts (all drain), and the upstream says to try all.
+func panics(u *spec.Upstream, usable, of, members int) bool {
+	t := threshold(u)
+	return t > 0 && (float64(usable)*100 < t*float64(of) || of == 0 && members > 0)
 }
 
 // spare is how many more may fail before Envoy panics, or answers 503 UH.
 func spare(u *spec.Upstream, usable, of int) int {
-	if p := u.WhenUnavailable.Panic; p.Then != "fail" && p.Below > 0 {
-		return max(0, usable-int(math.Ceil(p.Below*float64(of)/100)))
+	if t := threshold(u); t > 0 {
+		return max(0, usable-int(math.Ceil(t*float64(of)/100-1e-9)))
 	}
 	return max(0, usable-1)
 }
@@ -173,24 +208,32 @@ func Join(u *spec.Upstream, h Upstream, s Seen) Upstream {
 	if h.State == Critical && s.Panicking != nil {
 		h.State = Hidden
 	}
-	worse := func(state State, p *Part, format string, args ...any) {
+	worse := func(state State, p *Part, says func(*Part) string) {
 		if p != nil && (state.Worse(h.State) || state == h.State && h.decided == nil) {
 			h.State, h.decided = state, p
-			h.Why = p.say(s.Reporting) + ": " + fmt.Sprintf(format, args...)
+			h.Why = p.say(s.Reporting) + ": " + says(p)
 		}
 	}
-	worse(Degraded, s.Warming, "its newest definition is not in use yet")
-	worse(Degraded, s.Fewer, "%d of %d usable, %d are healthy by source %s", s.Healthy, s.Members, h.Counts.Healthy, h.Service.Source)
-	worse(Degraded, s.Overflow, "requests met a limit (503 UO) in the last minute")
+	worse(Degraded, s.Warming, func(*Part) string { return "its newest definition is not in use yet" })
+	worse(Degraded, s.Fewer, func(p *Part) string {
+		return fmt.Sprintf("%d of %d usable, %d are healthy by source %s", p.Healthy, p.Members, h.Counts.Healthy, h.Service.Source)
+	})
+	worse(Degraded, s.Overflow, func(*Part) string { return "requests met a limit (503 UO) in the last minute" })
 	if s.failing() && !h.State.Worse(Degraded) && h.decided == nil {
 		h.State, h.Why = Degraded, fmt.Sprintf("%d of %d requests failed lately: wellspring health %s --trend", s.Failed, max(s.Failed, s.Requests), h.Name)
 	}
-	worse(Hidden, s.Panicking, "%d of %d usable, below %g %%: panic sends requests to all of them", s.Healthy, s.Members, u.WhenUnavailable.Panic.Below)
-	worse(Critical, s.Dead, "none of %d usable: requests get 503 UH", s.Members)
+	worse(Hidden, s.Panicking, func(p *Part) string {
+		return fmt.Sprintf("%d of %d usable, below %g %%: panic sends requests to all of them", p.Healthy, p.Members, u.WhenUnavailable.Panic.Below)
+	})
+	worse(Critical, s.Dead, func(p *Part) string { return fmt.Sprintf("none of %d usable: requests get 503 UH", p.Members) })
 	if h.Counts.Total > 0 {
-		worse(Critical, s.Nobody, "none of %d endpoints is there: requests get 503 UH", h.Counts.Total)
+		worse(Critical, s.Nobody, func(*Part) string {
+			return fmt.Sprintf("none of %d endpoints is there: requests get 503 UH", h.Counts.Total)
+		})
 	}
-	worse(Critical, s.Unserved, "requests get 503 UH, though %d of %d are usable", s.Healthy, s.Members)
+	worse(Critical, s.Unserved, func(p *Part) string {
+		return fmt.Sprintf("requests get 503 UH, though %d of %d are usable", p.Healthy, p.Members)
+	})
 	if h.decided != nil {
 		h.Since = h.decided.Since
 	}

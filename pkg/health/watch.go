@@ -27,6 +27,8 @@ type Source interface {
 type Fleet interface {
 	// Views of an upstream.
 	Views(upstream string, endpoints bool) []fleet.View
+	// Each calls see with every view of every proxy, without endpoints.
+	Each(see func(upstream string, v fleet.View))
 	// Changed are the upstreams that are seen in another way since it was last asked.
 	Changed() map[string]bool
 	// Lately counts requests of an upstream, and those that failed.
@@ -153,8 +155,29 @@ func (w *Watch) look() {
 		return
 	}
 	s, connected := w.cfg.Source.Spec(), w.cfg.Fleet.Connected()
+	sights := make(map[string]*sight, len(now))
 	for _, h := range now {
-		w.lookAt(s, h, connected)
+		if u, ok := s.Upstream(h.Name); ok {
+			sights[h.Name] = newSight(u, h.Counts.Healthy)
+		}
+	}
+	if all { // one walk over all views costs less than one over all proxies for each upstream
+		w.cfg.Fleet.Each(func(name string, v fleet.View) {
+			if x := sights[name]; x != nil {
+				x.add(v)
+			}
+		})
+	} else {
+		for name, x := range sights {
+			for _, v := range w.cfg.Fleet.Views(name, false) {
+				x.add(v)
+			}
+		}
+	}
+	for _, h := range now {
+		if x := sights[h.Name]; x != nil {
+			w.looked(s, h, w.counted(x.seen(w.proxies(s, h.Name, connected)), h.Name))
+		}
 	}
 }
 
@@ -187,13 +210,12 @@ func (w *Watch) joined(s *spec.Spec, h Upstream) Upstream {
 	return Join(u, h, seen)
 }
 
-// lookAt looks at an upstream anew, and tells what is other than before.
-func (w *Watch) lookAt(s *spec.Spec, h Upstream, connected map[string]int) {
+// looked keeps what was seen of an upstream, and tells what is other than before.
+func (w *Watch) looked(s *spec.Spec, h Upstream, seen Seen) {
 	u, ok := s.Upstream(h.Name)
 	if !ok {
 		return
 	}
-	seen := w.see(s, u, h, w.cfg.Fleet.Views(h.Name, false), connected)
 	w.mu.Lock()
 	was := w.seen[h.Name]
 	w.seen[h.Name] = seen
@@ -209,9 +231,12 @@ func (w *Watch) turned(kind, upstream string, was, is *Part, now Seen, revision 
 	switch {
 	case was == nil && is != nil:
 		e.To = "begun"
-		e.Reason = fmt.Sprintf("%s: %d of %d endpoints usable", is.say(now.Reporting), now.Healthy, now.Members)
+		e.Reason = fmt.Sprintf("%s: %d of %d endpoints usable", is.say(now.Reporting), is.Healthy, is.Members)
 	case was != nil && is == nil:
 		e.From, e.To = "begun", "over"
+		if now.Reporting == 0 {
+			e.Reason = "nobody reports on it any more: whether it is over is not known"
+		}
 	default:
 		return
 	}
@@ -253,9 +278,13 @@ func (w *Watch) HealthBy(name string, views []fleet.View) (Upstream, bool) {
 }
 
 func (w *Watch) see(s *spec.Spec, u *spec.Upstream, h Upstream, views []fleet.View, connected map[string]int) Seen {
-	seen := See(u, h.Counts.Healthy, views, w.proxies(s, h.Name, connected))
-	seen.Requests, seen.Failed = w.cfg.Fleet.Lately(h.Name)
-	return seen
+	return w.counted(See(u, h.Counts.Healthy, views, w.proxies(s, h.Name, connected)), h.Name)
+}
+
+// counted adds what requests came of it lately.
+func (w *Watch) counted(s Seen, upstream string) Seen {
+	s.Requests, s.Failed = w.cfg.Fleet.Lately(upstream)
+	return s
 }
 
 // reach is which groups lead to an upstream, by one Spec.

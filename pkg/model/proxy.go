@@ -24,6 +24,8 @@ type Proxy struct {
 	Identity []string `json:"identity,omitempty"`
 	// Telemetry is the most that it can report, as its bootstrap says.
 	Telemetry Telemetry `json:"telemetry,omitempty"`
+	// ReportEvery is the time between its reports, as its bootstrap says.
+	ReportEvery time.Duration `json:"reportEvery,omitempty" doc:"nanoseconds between its reports, as its bootstrap says"`
 	// ReportKey is what its reports must come with; a secret of the two.
 	ReportKey string `json:"-"`
 }

@@ -58,6 +58,7 @@ const (
 	batch           = 500
 	syncEvery       = time.Second
 	retryEvery      = 5 * time.Second
+	pruneEvery      = time.Minute
 	maxLine         = 1 << 20
 	suffix          = ".jsonl"
 )
@@ -70,6 +71,8 @@ type Recorder struct {
 	number uint64     // of the newest file
 	file   *os.File   // that is written; nil before the first event
 	size   int64      // of it
+	began  time.Time  // of its first event
+	pruned time.Time  // when old files were last looked for
 	dirty  bool       // something of it is not on disk yet
 	last   string     // id of the newest event that is written
 	failed bool       // the last write, and it was told
@@ -192,16 +195,18 @@ func (r *Recorder) begin(first time.Time) error {
 		return err
 	}
 	r.number++
-	r.file, r.size = f, 0
-	return r.prune()
+	r.file, r.size, r.began = f, 0, first
+	r.prune()
+	return nil
 }
 
 // prune removes the oldest files while there are too many bytes, and those whose
 // events are all too old. mu is held.
-func (r *Recorder) prune() error {
+func (r *Recorder) prune() {
 	all, err := r.list()
 	if err != nil {
-		return err
+		r.cfg.Logger.Error("old events not removed", "err", err)
+		return
 	}
 	var bytes int64
 	for _, f := range all {
@@ -213,11 +218,11 @@ func (r *Recorder) prune() error {
 			break
 		}
 		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+			r.cfg.Logger.Error("old events not removed", "err", err)
+			return
 		}
 		bytes -= f.size
 	}
-	return nil
 }
 
 // sync brings to disk what was written.
@@ -228,6 +233,13 @@ func (r *Recorder) sync() {
 		_ = r.file.Sync() // a write that comes after tells
 		r.dirty = false
 	}
+	if r.file != nil && r.cfg.Now().Sub(r.began) > r.cfg.MaxAge/files { // so that a quiet server forgets too
+		r.end()
+	}
+	if now := r.cfg.Now(); now.Sub(r.pruned) > pruneEvery {
+		r.prune()
+		r.pruned = now
+	}
 }
 
 // end closes the file that is written. mu is held.
@@ -235,6 +247,9 @@ func (r *Recorder) end() {
 	if r.file != nil {
 		_ = r.file.Sync()
 		_ = r.file.Close()
+		if r.size == 0 {
+			_ = os.Remove(r.file.Name()) // nothing was taken
+		}
 		r.file, r.dirty = nil, false
 	}
 }
@@ -281,9 +296,7 @@ func (r *Recorder) list() ([]file, error) {
 // Between reads the events of a span of time, oldest first: the newest limit of them.
 // Zero times are without bound.
 func (r *Recorder) Between(ctx context.Context, from, to time.Time, limit int) ([]model.Event, error) {
-	if _, err := r.record(); err != nil { // what waits is not on disk
-		return nil, fmt.Errorf("record what waits: %w", err)
-	}
+	_, _ = r.record() // what waits is written first; where the disk takes nothing it is told, and what is there is read
 	all, err := r.list()
 	if err != nil {
 		return nil, fmt.Errorf("read recorder: %w", err)

@@ -161,7 +161,7 @@ func TestDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.emit("a")
-	if _, err := w.Between(t.Context(), time.Time{}, time.Time{}, 10); err == nil || !strings.Contains(err.Error(), "record what waits") {
+	if _, err := w.Between(t.Context(), time.Time{}, time.Time{}, 10); err == nil || !strings.Contains(err.Error(), "read recorder") {
 		t.Errorf("error %v", err)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {

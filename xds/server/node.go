@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -15,6 +16,7 @@ import (
 // What a bootstrap of ours says in the node's metadata.
 const (
 	telemetryKey = translate.Namespace + "." + bootstrap.MetadataTelemetry
+	reportEvery  = translate.Namespace + "." + bootstrap.MetadataInterval
 	reportKey    = translate.Namespace + "." + bootstrap.MetadataReportKey
 )
 
@@ -33,6 +35,7 @@ func proxyOf(n *corev3.Node) *model.Proxy {
 	}
 	flatten(p.Metadata, "", n.Metadata, 0)
 	p.Telemetry, p.ReportKey = model.TelemetryOf(p.Metadata[telemetryKey]), p.Metadata[reportKey]
+	p.ReportEvery, _ = time.ParseDuration(p.Metadata[reportEvery])
 	delete(p.Metadata, reportKey) // a secret: metadata is shown
 	return p
 }

@@ -55,12 +55,12 @@ type Publisher interface {
 
 // Roster is told who is connected. No method blocks.
 type Roster interface {
-	// Joined has a new stream.
-	Joined(p model.Proxy, level model.Telemetry)
+	// Joined has a new stream, of a number of its own.
+	Joined(stream uint64, p model.Proxy, level model.Telemetry)
 	// Moved belongs to another group, or reports at another level.
 	Moved(id, group string, level model.Telemetry)
 	// Left has a stream less.
-	Left(id string)
+	Left(stream uint64, id string)
 }
 
 // Config of a server. Zero values of durations and counts are the defaults.
@@ -135,9 +135,9 @@ func New(cfg Config) *Server {
 // nobody keeps no roster.
 type nobody struct{}
 
-func (nobody) Joined(model.Proxy, model.Telemetry)   {}
-func (nobody) Moved(string, string, model.Telemetry) {}
-func (nobody) Left(string)                           {}
+func (nobody) Joined(uint64, model.Proxy, model.Telemetry) {}
+func (nobody) Moved(string, string, model.Telemetry)       {}
+func (nobody) Left(uint64, string)                         {}
 
 // GRPC returns a gRPC server that serves s and gRPC's health service. Its
 // keepalive takes the pings of our bootstrap (every 20s).

@@ -273,7 +273,7 @@ func (st *stream) close() {
 	s.cfg.Engine.Leave(st.class, st)
 	st.session.Close(time.Now())
 	st.session = nil
-	s.cfg.Roster.Left(st.proxy.ID)
+	s.cfg.Roster.Left(st.id, st.proxy.ID)
 	st.emit(model.Event{Kind: model.EventProxyGone, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	s.cfg.Logger.Info("proxy gone", "proxy", st.proxy.ID, "group", st.class.Group)
 }
@@ -408,7 +408,7 @@ func (st *stream) begin(ctx context.Context, class delivery.Class, waited time.D
 	st.class, st.table, st.waited = class, table, waited
 	st.session = delivery.NewSession(s.cfg.Session, s.cfg.Engine, memory, client, table, time.Now(), st.emit)
 	s.served(st.proxy.ID)
-	s.cfg.Roster.Joined(st.proxy, class.Telemetry)
+	s.cfg.Roster.Joined(st.id, st.proxy, class.Telemetry)
 	s.cfg.Logger.Info("proxy connected", "proxy", st.proxy.ID, "group", class.Group, "version", st.proxy.Version)
 	st.emit(model.Event{Kind: model.EventProxyConnected, Subject: model.Subject{Kind: "Proxy", Name: st.proxy.ID}, Reason: st.proxy.Peer})
 	return nil

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -12,55 +13,126 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	dataaccesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 )
 
-// StreamAccessLogs takes failed requests. Whose they are stands in the first message
-// of a stream. One that counts for nobody is read and dropped: if it were ended,
-// Envoy would open it anew for the next entry, with its whole node.
-func (s *Server) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
+// listen takes failed requests, until the stream ends. Whose they are stands in its
+// first message. One that counts for nobody is read and dropped: if it were ended, Envoy
+// would open it anew for the next entry, with its whole node.
+func (s *Server) listen(stream grpc.ServerStream) (err error) {
 	c, _ := stream.Context().Value(callerKey{}).(caller)
+	defer s.guard(c.node, &err)
 	var log string
 	for {
-		m, err := stream.Recv()
-		switch {
+		var message raw
+		switch err := stream.RecvMsg(&message); {
 		case errors.Is(err, io.EOF):
-			return stream.SendAndClose(&accesslogv3.StreamAccessLogsResponse{})
+			return stream.SendMsg(&raw{}) // an empty StreamAccessLogsResponse
 		case err != nil:
 			return err
 		}
-		if id := m.Identifier; id != nil {
-			c.node, c.Key = id.GetNode().GetId(), reportKey(id.Node)
-			log = id.LogName
+		id, entries, err := split(message)
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		if id != nil {
+			c.node, c.Key, log = id.GetNode().GetId(), reportKey(id.GetNode()), id.GetLogName()
 		}
 		if log == "" {
 			return status.Error(codes.InvalidArgument, "the first message has no identifier")
 		}
-		failed := entries(m, c.node, log == bootstrap.AttemptsLog)
 		if code, _ := s.prove(c); code != http.StatusOK {
 			continue
 		}
-		for _, x := range failed {
-			s.failed(x)
+		for _, e := range entries {
+			if !s.room(c.node) {
+				continue
+			}
+			x, err := e.failed(c.node, log == bootstrap.AttemptsLog)
+			if err != nil {
+				return status.Error(codes.InvalidArgument, err.Error())
+			}
+			s.metrics.failures.Inc()
+			s.cfg.Fleet.Failed(x)
 		}
 	}
 }
 
-// failed hands a failed request to the fleet, where it is within the limits.
-func (s *Server) failed(x fleet.Failed) {
+// entry is one of a message, not decoded.
+type entry struct {
+	tcp  bool
+	body []byte
+}
+
+// The fields of StreamAccessLogsMessage; the entries are field 1 of both lists.
+const (
+	identifierField = 1
+	httpField       = 2
+	tcpField        = 3
+)
+
+// split finds whose a message is, where it says it, and the entries in it.
+func split(message []byte) (id *accesslogv3.StreamAccessLogsMessage_Identifier, out []entry, err error) {
+	err = fields(message, func(num protowire.Number, v []byte, _ uint64) error {
+		switch num {
+		case identifierField:
+			id = &accesslogv3.StreamAccessLogsMessage_Identifier{}
+			return proto.Unmarshal(v, id)
+		case httpField, tcpField:
+			return each(v, 1, func(e []byte) error {
+				out = append(out, entry{num == tcpField, e})
+				return nil
+			})
+		}
+		return nil
+	})
+	return id, out, err
+}
+
+// slowed reads a body that does not end no faster than all of its kind may come.
+func (s *Server) slowed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = slowBody{r.Body, r.Context(), s.logs}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type slowBody struct {
+	io.ReadCloser
+	ctx  context.Context
+	rate *rate.Limiter
+}
+
+// Read waits before it gives what it read.
+func (b slowBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.rate.Burst())])
+	if n > 0 {
+		if wait := b.rate.WaitN(b.ctx, n); wait != nil {
+			return 0, wait
+		}
+	}
+	return n, err
+}
+
+// room tells whether one more failed request of a proxy is within the limits.
+func (s *Server) room(node string) bool {
 	switch {
-	case !s.quotas.of(x.Proxy).failures.Allow():
+	case !s.quotas.of(node).failures.Allow():
 		s.metrics.drop(droppedProxy)
 	case !s.failures.Allow():
 		s.metrics.drop(droppedRate)
 	default:
-		s.metrics.failures.Inc()
-		s.cfg.Fleet.Failed(x)
+		return true
 	}
+	return false
 }
 
 // reportKey is what a node says in its metadata.
@@ -68,23 +140,26 @@ func reportKey(n *corev3.Node) string {
 	return n.GetMetadata().GetFields()["wellspring"].GetStructValue().GetFields()[bootstrap.MetadataReportKey].GetStringValue()
 }
 
-// entries reads a message, of HTTP or of TCP.
-func entries(m *accesslogv3.StreamAccessLogsMessage, node string, attempt bool) (out []fleet.Failed) {
-	for _, e := range m.GetHttpLogs().GetLogEntry() {
-		x := common(e.CommonProperties, node, attempt)
-		x.Method, x.Host = e.GetRequest().GetRequestMethod().String(), short(e.GetRequest().GetAuthority())
-		path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?") // what stands after it may be a secret
-		x.Path, x.Request = short(path), short(e.GetRequest().GetRequestId())
-		x.Status = int(e.GetResponse().GetResponseCode().GetValue())
-		if x.Detail == "" {
-			x.Detail = short(e.GetResponse().GetResponseCodeDetails())
-		}
-		out = append(out, x)
+// failed decodes an entry.
+func (e entry) failed(node string, attempt bool) (fleet.Failed, error) {
+	if e.tcp {
+		m := &dataaccesslogv3.TCPAccessLogEntry{}
+		err := proto.Unmarshal(e.body, m)
+		return common(m.CommonProperties, node, attempt), err
 	}
-	for _, e := range m.GetTcpLogs().GetLogEntry() {
-		out = append(out, common(e.CommonProperties, node, attempt))
+	m := &dataaccesslogv3.HTTPAccessLogEntry{}
+	if err := proto.Unmarshal(e.body, m); err != nil {
+		return fleet.Failed{}, err
 	}
-	return out
+	x := common(m.CommonProperties, node, attempt)
+	x.Method, x.Host = m.GetRequest().GetRequestMethod().String(), short(m.GetRequest().GetAuthority())
+	path, _, _ := strings.Cut(m.GetRequest().GetPath(), "?") // what stands after it may be a secret
+	x.Path, x.Request = short(path), short(m.GetRequest().GetRequestId())
+	x.Status = int(m.GetResponse().GetResponseCode().GetValue())
+	if x.Detail == "" {
+		x.Detail = short(m.GetResponse().GetResponseCodeDetails())
+	}
+	return x, nil
 }
 
 func common(p *dataaccesslogv3.AccessLogCommon, node string, attempt bool) fleet.Failed {
@@ -100,11 +175,14 @@ func common(p *dataaccesslogv3.AccessLogCommon, node string, attempt bool) fleet
 	if a := p.GetUpstreamRemoteAddress().GetSocketAddress(); a != nil {
 		x.Endpoint = net.JoinHostPort(a.Address, strconv.Itoa(int(a.GetPortValue())))
 	}
-	if p.GetStartTime() == nil {
-		x.Time = time.Now()
+	if now := time.Now(); p.GetStartTime() == nil || x.Time.After(now) || now.Sub(x.Time) > oldest {
+		x.Time = now // its clock is wrong
 	}
 	return x
 }
+
+// oldest is how long ago a request may have begun that failed now.
+const oldest = time.Hour
 
 // short bounds a text of a request.
 func short(s string) string {

@@ -100,22 +100,17 @@ func (a *Asker) ask(ctx context.Context, p model.Proxy) {
 		if strings.HasPrefix(name, bootstrap.Reserved) {
 			continue
 		}
-		counts := map[fleet.Metric]uint64{fleet.Members: uint64(len(hosts)), fleet.Healthy: 0, fleet.Degraded: 0, fleet.Excluded: 0}
+		healthy, degraded, excluded := envoyadmin.Count(hosts)
+		counts := map[fleet.Metric]int{fleet.Members: len(hosts), fleet.Healthy: healthy, fleet.Degraded: degraded, fleet.Excluded: excluded}
 		for _, h := range hosts {
 			point := fleet.Point{Metric: fleet.EndpointHealthy, Upstream: []byte(name), Endpoint: []byte(h.Address)}
-			switch {
-			case h.Excluded:
-				counts[fleet.Excluded]++
-			case h.Degraded:
-				counts[fleet.Degraded]++
-			case h.Usable:
-				counts[fleet.Healthy]++
+			if h.Usable && !h.Degraded {
 				point.Value = 1
 			}
 			r.Add(point)
 		}
 		for metric, n := range counts {
-			r.Add(fleet.Point{Metric: metric, Upstream: []byte(name), Value: n})
+			r.Add(fleet.Point{Metric: metric, Upstream: []byte(name), Value: uint64(n)}) //nolint:gosec // a count
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -23,6 +24,20 @@ var metricsService = grpc.ServiceDesc{
 		}
 		return &raw{}, srv.(exporter).export(ctx, body)
 	}}},
+}
+
+const logsMethod = accesslogv3.AccessLogService_StreamAccessLogs_FullMethodName
+
+// accessLogService is Envoy's, with messages that are left as they came.
+var accessLogService = grpc.ServiceDesc{
+	ServiceName: "envoy.service.accesslog.v3.AccessLogService", HandlerType: (*listener)(nil),
+	Streams: []grpc.StreamDesc{{StreamName: "StreamAccessLogs", ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
+		return srv.(listener).listen(stream)
+	}}},
+}
+
+type listener interface {
+	listen(stream grpc.ServerStream) error
 }
 
 type exporter interface {

@@ -17,6 +17,7 @@ const (
 	droppedBusy       = "busy"  // no turn came in time
 	droppedSize       = "size"
 	droppedMalformed  = "malformed"
+	droppedUnwanted   = "unwanted" // its group asks for nothing, or another process of the name reports
 )
 
 // counts are what a server counts, and the registry that they are in.
@@ -38,11 +39,11 @@ func newCounts(f *fleet.Fleet) *counts {
 		dropped:  in.NewCounterVec(prometheus.CounterOpts{Name: "wellspring_telemetry_dropped_total", Help: "Reports and failed requests that were dropped, by the limit that they met."}, []string{"limit"}),
 	}
 	for _, limit := range []string{
-		droppedStranger, droppedRefused, droppedUnverified, droppedProxy, droppedRate, droppedBusy, droppedSize, droppedMalformed,
+		droppedStranger, droppedRefused, droppedUnverified, droppedProxy, droppedRate, droppedBusy, droppedSize, droppedMalformed, droppedUnwanted,
 	} {
 		c.dropped.WithLabelValues(limit) // so that the first one is a rise
 	}
-	for _, limit := range []string{fleet.DroppedProxies, fleet.DroppedUpstreams, fleet.DroppedEndpoints, fleet.DroppedCauses} {
+	for _, limit := range []string{fleet.DroppedProxies, fleet.DroppedUpstreams, fleet.DroppedEndpoints, fleet.DroppedCauses, fleet.DroppedTexts} {
 		in.NewCounterFunc(prometheus.CounterOpts{
 			Name: "wellspring_fleet_dropped_total", Help: "What was not kept of reports, by the limit that it met.", ConstLabels: prometheus.Labels{"limit": limit},
 		}, func() float64 { return float64(f.Dropped(limit)) })

@@ -29,7 +29,7 @@ var metrics = map[string]fleet.Metric{
 	"cluster.upstream_rq_time": fleet.Latency, "cluster.endpoint.healthy": fleet.EndpointHealthy,
 	"cluster.endpoint.cx_connect_fail": fleet.EndpointConnectFailed,
 
-	bootstrap.FailureScope + "." + bootstrap.FailureCounter: fleet.FailedRequests, "server.uptime": fleet.Uptime, "control_plane.connected_state": fleet.Connected,
+	bootstrap.FailureScope + "." + bootstrap.FailureCounter: fleet.FailedRequests, "server.uptime": fleet.Uptime,
 }
 
 // errMalformed is of a body that is no export of OTLP.

@@ -17,6 +17,7 @@ import (
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // generated reads an export by the generated messages: what export must give.
@@ -146,6 +147,14 @@ func FuzzExport(f *testing.F) {
 	f.Add(large(2, 1))
 	f.Add([]byte{0x0a, 0x03, 0x12, 0x01})
 	f.Fuzz(func(t *testing.T, body []byte) {
+		fl := fleet.New(fleet.Config{})
+		fl.Joined(1, model.Proxy{ID: "e"}, model.TelemetryEndpoints)
+		for range 2 { // what is new of totals shows in the second
+			if r := fl.Open("e", time.Second); r != nil {
+				_ = export(body, r.Add)
+				r.Close()
+			}
+		}
 		var got, want []string
 		err := export(body, func(p fleet.Point) { got = append(got, said(p)) })
 		if generated(body, func(p fleet.Point) { want = append(want, said(p)) }) != nil {

@@ -11,6 +11,7 @@ import (
 // quota is how much one proxy may send.
 type quota struct {
 	reports, failures *rate.Limiter
+	body              sync.Mutex // held while one of its reports is received
 	last              time.Time
 }
 

@@ -118,7 +118,7 @@ func TestRealReports(t *testing.T) {
 			proc.Need(t, err)
 			f := fleet.New(fleet.Config{})
 			const node, key = "100% \"ä\"", "a%b" // what Envoy could take for an operator, and no header holds
-			f.Joined(model.Proxy{ID: node, ReportKey: key}, model.TelemetryEndpoints)
+			f.Joined(1, model.Proxy{ID: node, ReportKey: key}, model.TelemetryEndpoints)
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -10,12 +10,16 @@
 // and need not, since counters come as totals.
 //
 //	report ─► Credential ─► fleet.Prove ─► limits ─► export ─► fleet.Report
+//	failed requests ─► limits ─► Credential ─► fleet.Prove ─► fleet.Failed
 //
 // Decisions:
 //   - Who reports is said in a header, not in the body: a report that counts for
 //     nobody is turned away before it is read.
 //   - gRPC runs on net/http's server, beside OTLP over HTTP, on one port. It is
-//     slower than gRPC's own; what is fast here is what Envoy 1.40 uses.
+//     slower than gRPC's own, and reads ahead of its handler without a bound, so that
+//     bodies are bounded, and those that do not end are read slowly. What is fast here
+//     is what Envoy 1.40 uses.
+//   - Of a message of access logs no more is decoded than whose it is, until that counts.
 //   - A body is bounded compressed and uncompressed.
 package telemetry
 
@@ -27,12 +31,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -70,17 +75,19 @@ const (
 	headerTimeout    = 10 * time.Second
 	bodyTimeout      = 10 * time.Second
 	idleTimeout      = 2 * time.Minute
+	maxLogs          = 512 << 10 // bytes of one message of access logs; a node has 61 kB
+	logsRate         = 8 << 20   // bytes a second, of all streams; an Envoy whose are not read drops and counts them
 )
 
 // Server takes reports.
 type Server struct {
-	accesslogv3.UnimplementedAccessLogServiceServer
 	cfg      Config
 	metrics  *counts
 	bodies   chan struct{} // that are received
 	turns    chan struct{} // that are read
 	bytes    *rate.Limiter
 	failures *rate.Limiter
+	logs     *rate.Limiter // in bytes, of all streams of access logs
 	quotas   quotas
 }
 
@@ -97,19 +104,21 @@ func New(cfg Config) *Server {
 		cfg: cfg, metrics: newCounts(cfg.Fleet), bodies: make(chan struct{}, bodies), turns: make(chan struct{}, cores),
 		bytes:    rate.NewLimiter(rate.Limit(cfg.Rate), max(cfg.MaxReport, cfg.Rate)),
 		failures: rate.NewLimiter(rate.Limit(cfg.Failures), cfg.Failures),
+		logs:     rate.NewLimiter(logsRate, logsRate),
 	}
 }
 
 // HTTP returns the server of a listener. HTTP/2 is spoken without TLS too, where a
 // client begins with it.
 func (s *Server) HTTP() *http.Server {
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(s.cfg.MaxReport), grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}))
-	accesslogv3.RegisterAccessLogServiceServer(g, s)
-	g.RegisterService(&metricsService, s)
+	passing := grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)})
+	reports, logs := grpc.NewServer(grpc.MaxRecvMsgSize(s.cfg.MaxReport), passing), grpc.NewServer(grpc.MaxRecvMsgSize(maxLogs), passing)
+	reports.RegisterService(&metricsService, s)
+	logs.RegisterService(&accessLogService, s)
 	mux := http.NewServeMux() // what is not listed here is closed
 	mux.Handle("POST /v1/metrics", s.admitted(http.HandlerFunc(s.post)))
-	mux.Handle("POST "+exportMethod, s.admitted(g))
-	mux.Handle("POST "+accesslogv3.AccessLogService_StreamAccessLogs_FullMethodName, g)
+	mux.Handle("POST "+exportMethod, s.admitted(reports))
+	mux.Handle("POST "+logsMethod, s.slowed(logs))
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -176,10 +185,13 @@ func (s *Server) admitted(next http.Handler) http.Handler {
 			http.Error(w, why, status)
 			return
 		}
-		if !s.quotas.of(c.node).reports.Allow() {
+		q := s.quotas.of(c.node)
+		if !q.reports.Allow() || !q.body.TryLock() { // one at a time
 			s.tooMuch(w, droppedProxy)
 			return
 		}
+		defer q.body.Unlock()
+		r.Body = http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxReport)+1<<10) // gRPC reads ahead
 		if s.bytes.Tokens() <= 0 {
 			s.tooMuch(w, droppedRate)
 			return
@@ -257,6 +269,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 var (
 	errTooLarge = errors.New("the report is larger than is taken")
 	errNoRoom   = errors.New("dropped for want of room")
+	errPanicked = errors.New("the control plane failed on this report; its log says how")
 )
 
 // body receives a body, and undoes its compression.
@@ -281,7 +294,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // take reads a report into the fleet.
-func (s *Server) take(ctx context.Context, node string, body []byte) error {
+func (s *Server) take(ctx context.Context, node string, body []byte) (err error) {
 	if !s.bytes.AllowN(time.Now(), len(body)) {
 		s.metrics.drop(droppedRate)
 		return errNoRoom
@@ -292,16 +305,30 @@ func (s *Server) take(ctx context.Context, node string, body []byte) error {
 		return errNoRoom
 	}
 	defer done()
-	if err := export(body, func(fleet.Point) {}); err != nil { // what is half a report would take the other half away
+	defer s.guard(node, &err)
+	var up time.Duration
+	points := 0
+	if err := export(body, func(p fleet.Point) { // what is half a report would take the other half away
+		if points++; p.Metric == fleet.Uptime {
+			up = time.Duration(min(p.Value, math.MaxUint32)) * time.Second
+		}
+	}); err != nil {
 		return err
 	}
-	report := s.cfg.Fleet.Open(node)
+	report := s.cfg.Fleet.Open(node, up)
 	if report == nil {
-		return nil // it was forgotten meanwhile
+		s.metrics.drop(droppedUnwanted)
+		return nil
 	}
 	defer report.Close()
-	points := 0
-	err := export(body, func(p fleet.Point) { points++; report.Add(p) })
 	s.metrics.report(points, len(body))
-	return err
+	return export(body, report.Add)
+}
+
+// guard makes of a panic the end of this report, or stream, and of nothing else.
+func (s *Server) guard(node string, err *error) {
+	if r := recover(); r != nil {
+		s.cfg.Logger.Error("report panicked", "proxy", node, "err", r, "stack", string(debug.Stack()))
+		*err = errPanicked
+	}
 }

@@ -65,7 +65,7 @@ type world struct {
 func newWorld(t *testing.T, cfg Config) *world {
 	t.Helper()
 	cfg.Fleet = fleet.New(fleet.Config{})
-	cfg.Fleet.Joined(model.Proxy{ID: "e", ReportKey: "k"}, model.TelemetryEndpoints)
+	cfg.Fleet.Joined(1, model.Proxy{ID: "e", ReportKey: "k"}, model.TelemetryEndpoints)
 	w := &world{Server: New(cfg), t: t}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -369,8 +369,9 @@ func TestAccessLogs(t *testing.T) {
 	if err := send(&accesslogv3.StreamAccessLogsMessage_Identifier{Node: node("e", "k"), LogName: bootstrap.RequestsLog}, "/d"); err != nil || w.dropped(droppedRate) != 1 {
 		t.Errorf("%v, %d dropped", err, w.dropped(droppedRate))
 	}
+	w.failures.SetBurst(2 * failureBurst)
 	for range failureBurst + 1 {
-		w.failed(fleet.Failed{Proxy: "noisy"})
+		w.room("noisy")
 	}
 	if w.dropped(droppedProxy) != 1 {
 		t.Errorf("%d of a noisy proxy were dropped", w.dropped(droppedProxy))
@@ -382,7 +383,7 @@ func TestMetrics(t *testing.T) {
 	r := prometheus.NewRegistry()
 	r.MustRegister(newWorld(t, Config{}).Metrics())
 	n, err := testutil.GatherAndCount(r, "wellspring_telemetry_dropped_total", "wellspring_fleet_dropped_total")
-	if err != nil || n != 12 {
+	if err != nil || n != 14 {
 		t.Errorf("%d series, %v", n, err)
 	}
 }
