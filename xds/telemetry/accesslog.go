@@ -39,7 +39,7 @@ func (s *Server) listen(stream grpc.ServerStream) (err error) {
 		case err != nil:
 			return err
 		}
-		id, entries, err := split(message)
+		id, err := whose(message)
 		if err != nil {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}
@@ -50,26 +50,12 @@ func (s *Server) listen(stream grpc.ServerStream) (err error) {
 			return status.Error(codes.InvalidArgument, "the first message has no identifier")
 		}
 		if code, _ := s.prove(c); code != http.StatusOK {
-			continue
+			continue // and its entries are not looked at
 		}
-		for _, e := range entries {
-			if !s.room(c.node) {
-				continue
-			}
-			x, err := e.failed(c.node, log == bootstrap.AttemptsLog)
-			if err != nil {
-				return status.Error(codes.InvalidArgument, err.Error())
-			}
-			s.metrics.failures.Inc()
-			s.cfg.Fleet.Failed(x)
+		if err := s.entries(message, c.node, log == bootstrap.AttemptsLog); err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
 		}
 	}
-}
-
-// entry is one of a message, not decoded.
-type entry struct {
-	tcp  bool
-	body []byte
 }
 
 // The fields of StreamAccessLogsMessage; the entries are field 1 of both lists.
@@ -79,22 +65,33 @@ const (
 	tcpField        = 3
 )
 
-// split finds whose a message is, where it says it, and the entries in it.
-func split(message []byte) (id *accesslogv3.StreamAccessLogsMessage_Identifier, out []entry, err error) {
-	err = fields(message, func(num protowire.Number, v []byte, _ uint64) error {
-		switch num {
-		case identifierField:
-			id = &accesslogv3.StreamAccessLogsMessage_Identifier{}
-			return proto.Unmarshal(v, id)
-		case httpField, tcpField:
-			return each(v, 1, func(e []byte) error {
-				out = append(out, entry{num == tcpField, e})
-				return nil
-			})
-		}
-		return nil
+// whose finds in a message whose it is; nil where it does not say it.
+func whose(message []byte) (id *accesslogv3.StreamAccessLogsMessage_Identifier, err error) {
+	err = each(message, identifierField, func(v []byte) error {
+		id = &accesslogv3.StreamAccessLogsMessage_Identifier{}
+		return proto.Unmarshal(v, id)
 	})
-	return id, out, err
+	return id, err
+}
+
+// entries hands what a message tells to the fleet, as far as there is room.
+func (s *Server) entries(message []byte, node string, attempt bool) error {
+	return fields(message, func(num protowire.Number, v []byte, _ uint64) error {
+		if num != httpField && num != tcpField {
+			return nil
+		}
+		return each(v, 1, func(body []byte) error {
+			if !s.room(node) {
+				return nil
+			}
+			x, err := failed(body, num == tcpField, node, attempt)
+			if err == nil {
+				s.metrics.failures.Inc()
+				s.cfg.Fleet.Failed(x)
+			}
+			return err
+		})
+	})
 }
 
 // slowed reads a body that does not end no faster than all of its kind may come.
@@ -140,15 +137,15 @@ func reportKey(n *corev3.Node) string {
 	return n.GetMetadata().GetFields()["wellspring"].GetStructValue().GetFields()[bootstrap.MetadataReportKey].GetStringValue()
 }
 
-// failed decodes an entry.
-func (e entry) failed(node string, attempt bool) (fleet.Failed, error) {
-	if e.tcp {
+// failed decodes an entry, of HTTP or of TCP.
+func failed(body []byte, tcp bool, node string, attempt bool) (fleet.Failed, error) {
+	if tcp {
 		m := &dataaccesslogv3.TCPAccessLogEntry{}
-		err := proto.Unmarshal(e.body, m)
+		err := proto.Unmarshal(body, m)
 		return common(m.CommonProperties, node, attempt), err
 	}
 	m := &dataaccesslogv3.HTTPAccessLogEntry{}
-	if err := proto.Unmarshal(e.body, m); err != nil {
+	if err := proto.Unmarshal(body, m); err != nil {
 		return fleet.Failed{}, err
 	}
 	x := common(m.CommonProperties, node, attempt)

@@ -47,7 +47,7 @@ type exporter interface {
 // export takes a report over gRPC.
 func (s *Server) export(ctx context.Context, body []byte) error {
 	c, _ := ctx.Value(callerKey{}).(caller)
-	switch err := s.take(ctx, c.node, body); {
+	switch err := s.take(ctx, c.node, body, false); {
 	case errors.Is(err, errNoRoom):
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case err != nil:

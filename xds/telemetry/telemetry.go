@@ -24,6 +24,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"context"
@@ -58,7 +59,7 @@ type Config struct {
 	// 8 MiB.
 	MaxReport int
 	// Rate is the most bytes of reports a second, uncompressed, of all proxies. Default
-	// 50 MB for each core that may be used: some 500,000 points.
+	// 30 MB for each core that may be used: some 300,000 points, and a third of it.
 	Rate int
 	// Failures is the most failed requests a second that are looked at, of all
 	// proxies. Default 2,000 for each core that may be used.
@@ -67,7 +68,7 @@ type Config struct {
 
 const (
 	defaultMaxReport = 8 << 20
-	defaultRate      = 50_000_000
+	defaultRate      = 30_000_000
 	defaultFailures  = 2_000
 	patience         = 250 * time.Millisecond // of a report, for its turn
 	bodies           = 32                     // that are received at once
@@ -102,7 +103,7 @@ func New(cfg Config) *Server {
 	cfg.Failures = cmp.Or(cfg.Failures, defaultFailures*cores)
 	return &Server{
 		cfg: cfg, metrics: newCounts(cfg.Fleet), bodies: make(chan struct{}, bodies), turns: make(chan struct{}, cores),
-		bytes:    rate.NewLimiter(rate.Limit(cfg.Rate), max(cfg.MaxReport, cfg.Rate)),
+		bytes:    rate.NewLimiter(rate.Limit(cfg.Rate), max(cfg.MaxReport, cfg.Rate/2)),
 		failures: rate.NewLimiter(rate.Limit(cfg.Failures), cfg.Failures),
 		logs:     rate.NewLimiter(logsRate, logsRate),
 	}
@@ -249,7 +250,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(callerKey{}).(caller)
 	body, err := s.body(w, r)
 	if err == nil {
-		err = s.take(r.Context(), c.node, body)
+		err = s.take(r.Context(), c.node, body, r.Header.Get("Content-Encoding") == "gzip")
 	}
 	var large *http.MaxBytesError
 	switch {
@@ -272,33 +273,29 @@ var (
 	errPanicked = errors.New("the control plane failed on this report; its log says how")
 )
 
-// body receives a body, and undoes its compression.
+// body receives a body as it comes.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	var from io.Reader = http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxReport))
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-	case "gzip":
-		z, err := gzip.NewReader(from)
-		if err != nil {
-			return nil, fmt.Errorf("it is not gzip: %w", err)
-		}
-		from = z
-	default:
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" && encoding != "gzip" {
 		return nil, fmt.Errorf("content-encoding %q is not taken; send gzip or none", encoding)
 	}
-	body, err := io.ReadAll(io.LimitReader(from, int64(s.cfg.MaxReport)+1))
-	if err == nil && len(body) > s.cfg.MaxReport {
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxReport)))
+}
+
+// unzip undoes the compression of a body.
+func (s *Server) unzip(body []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("it is not gzip: %w", err)
+	}
+	out, err := io.ReadAll(io.LimitReader(z, int64(s.cfg.MaxReport)+1))
+	if err == nil && len(out) > s.cfg.MaxReport {
 		err = errTooLarge
 	}
-	return body, err
+	return out, err
 }
 
 // take reads a report into the fleet.
-func (s *Server) take(ctx context.Context, node string, body []byte) (err error) {
-	if !s.bytes.AllowN(time.Now(), len(body)) {
-		s.metrics.drop(droppedRate)
-		return errNoRoom
-	}
+func (s *Server) take(ctx context.Context, node string, body []byte, zipped bool) (err error) {
 	done, ok := turn(ctx, s.turns)
 	if !ok {
 		s.metrics.drop(droppedBusy)
@@ -306,6 +303,16 @@ func (s *Server) take(ctx context.Context, node string, body []byte) (err error)
 	}
 	defer done()
 	defer s.guard(node, &err)
+	if s.bytes.Tokens() <= 0 { // nobody knows yet how large it is
+		s.metrics.drop(droppedRate)
+		return errNoRoom
+	}
+	if zipped {
+		if body, err = s.unzip(body); err != nil {
+			return err
+		}
+	}
+	s.bytes.ReserveN(time.Now(), min(len(body), s.bytes.Burst())) // the next one waits for it
 	var up time.Duration
 	points := 0
 	if err := export(body, func(p fleet.Point) { // what is half a report would take the other half away

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +29,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -298,7 +303,8 @@ func TestExport(t *testing.T) {
 	if got := export("nobody", "k", 8); got != codes.Unauthenticated {
 		t.Error(got)
 	}
-	w.bytes.SetBurst(1)
+	w.bytes.SetLimit(0)
+	w.bytes.ReserveN(time.Now(), w.bytes.Burst())
 	if got := export("e", "k", 8); got != codes.ResourceExhausted && got != codes.Unavailable || w.seen() != 7 {
 		t.Errorf("%s, %d members", got, w.seen())
 	}
@@ -375,6 +381,48 @@ func TestAccessLogs(t *testing.T) {
 	}
 	if w.dropped(droppedProxy) != 1 {
 		t.Errorf("%d of a noisy proxy were dropped", w.dropped(droppedProxy))
+	}
+}
+
+// What comes from nobody is not decoded, however much of it is one message: two bytes
+// of an entry would be some hundred in memory.
+func TestStrangersLogs(t *testing.T) {
+	w := newWorld(t, Config{})
+	conn := w.dial()
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, logsMethod, grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := proto.Marshal(&accesslogv3.StreamAccessLogsMessage{Identifier: &accesslogv3.StreamAccessLogsMessage_Identifier{Node: node("nobody", "k"), LogName: "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := bytes.Repeat([]byte{0x0a, 0x00}, 200_000) // entries with nothing in them
+	message := raw(slices.Concat(first, []byte{0x12}, binary.AppendUvarint(nil, uint64(len(list))), list))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 20 {
+		if err := stream.SendMsg(&message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(stream.CloseSend(), stream.RecvMsg(&raw{})); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := (after.TotalAlloc - before.TotalAlloc) >> 20; grown > 400 { // 4 million entries, decoded, take more than a thousand
+		t.Errorf("%d MB were made of 8", grown)
+	}
+	if got := w.dropped(droppedUnverified); got != 20 {
+		t.Errorf("%d messages were dropped", got)
+	}
+	oversized := raw(slices.Concat(first, make([]byte, maxLogs)))
+	if stream, err = conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, logsMethod, grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")})); err == nil {
+		_ = stream.SendMsg(&oversized)
+		err = stream.RecvMsg(&raw{})
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("too large: %v", err)
 	}
 }
 

@@ -38,6 +38,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // The types, in the order in which a fresh Envoy asks for them.
@@ -54,6 +55,8 @@ type Config struct {
 	Cluster string
 	// Version of the Envoy that it says it is. Default 1.40.0.
 	Version [3]uint32
+	// Metadata of the node, below "wellspring".
+	Metadata map[string]any
 	// SotW speaks state of the world in place of delta.
 	SotW bool
 	// Refuse says in Envoy's place why a resource is refused; "" takes it. nil takes
@@ -94,8 +97,12 @@ func New(cfg Config) *Envoy {
 func (e *Envoy) violate(what string) { e.violations = append(e.violations, what) }
 
 func (e *Envoy) node() *corev3.Node {
+	said, err := structpb.NewStruct(map[string]any{"wellspring": e.cfg.Metadata})
+	if err != nil {
+		e.violate(err.Error())
+	}
 	return &corev3.Node{
-		Id: e.cfg.ID, Cluster: e.cfg.Cluster, UserAgentName: "envoy",
+		Metadata: said, Id: e.cfg.ID, Cluster: e.cfg.Cluster, UserAgentName: "envoy",
 		UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{
 			Version: &typev3.SemanticVersion{MajorNumber: e.cfg.Version[0], MinorNumber: e.cfg.Version[1], Patch: e.cfg.Version[2]},
 		}},
