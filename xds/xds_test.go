@@ -234,6 +234,7 @@ type world struct {
 	store     *memoryStore
 	registry  *registry
 	publisher *xds.Publisher
+	engine    *delivery.Engine
 	server    *server.Server
 	conn      *grpc.ClientConn
 	freeze    func() // the clients' side of every connection stops, as a stopped process does
@@ -259,6 +260,7 @@ func newWorld(t testing.TB, store *memoryStore) *world {
 	w := &world{t: t, store: store, registry: &registry{said: map[string]discovery.Report{}}}
 	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": late{local.Source{Store: store}}, "consul": w.registry}})
 	engine := delivery.NewEngine()
+	w.engine = engine
 	w.publisher = xds.New(xds.Config{Store: store, Catalog: catalog, Engine: engine})
 	w.server = server.New(server.Config{Publisher: w.publisher, Engine: engine, SpecChanged: w.publisher.Changed, Stall: 300 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())

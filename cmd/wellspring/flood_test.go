@@ -139,10 +139,7 @@ func (c *controlPlane) acks() map[float64]float64 {
 
 // quantileOf what was counted between two looks.
 func quantileOf(before, after map[float64]float64, q float64) time.Duration {
-	var bounds []float64
-	for _, b := range []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30} {
-		bounds = append(bounds, b)
-	}
+	bounds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	all, from, below := after[30]-before[30], 0.0, 0.0
 	for _, b := range bounds {
 		n := after[b] - before[b]

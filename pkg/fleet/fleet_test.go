@@ -127,6 +127,11 @@ func TestCounts(t *testing.T) {
 	if all := w.All("catalog"); all.Requests != 115 || all.Failed != 26 || all.NoneHealthy != 22 || w.All("nobody").Requests != 0 {
 		t.Errorf("in all %+v", all)
 	}
+	w.now = w.now.Add(5 * time.Second)
+	w.report("old", "catalog members 2", "catalog requests 2", "catalog shop[0] UH 1") // anew, though nothing says for how long it is up
+	if all := w.All("catalog"); all.Requests != 117 {
+		t.Errorf("in all %+v", all)
+	}
 	failed, _ := w.Failures("catalog")
 	if got := fmt.Sprintf("%d %s %s, %d %s %s", failed[0].Count, failed[0].Route, failed[0].Flag, failed[1].Count, failed[1].Route, failed[1].Flag); got != "22 shop[0] UH, 4 shop[1] UF" {
 		t.Error(got)
@@ -191,6 +196,10 @@ func TestViews(t *testing.T) {
 	wants("a", "1/1 false false false 10.0.0.2:80 true true") // a minute is over
 	next("a members 2", "a healthy 1", "a 10.0.0.2:80 up", "a 10.0.0.2:80 down")
 	wants("a", "1/2 false false false 10.0.0.2:80 false true") // two of one address: the worse counts
+	changed("a")
+	next("a members 2", "a healthy 1", "a 10.0.0.2:80 down", "a 10.0.0.2:80 up")
+	wants("a", "1/2 false false false 10.0.0.2:80 false true")
+	changed()
 }
 
 // Requests that meet nobody count as going on when two reports in a row say so, and as
@@ -210,6 +219,21 @@ func TestUnserved(t *testing.T) {
 	}
 	if want := []bool{false, false, false, false, true, false}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// Of what is TCP connections count as requests.
+func TestConnections(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.join("e", model.TelemetryUpstreams)
+	for total := range uint64(3) {
+		r := w.Open("e", time.Second)
+		r.Add(fleet.Point{Metric: fleet.Members, Upstream: []byte("a"), Value: 1})
+		r.Add(fleet.Point{Metric: fleet.Connections, Upstream: []byte("a"), Value: 5 * total})
+		r.Close()
+	}
+	if got := w.counted("a"); got != "10 0 0" {
+		t.Error(got)
 	}
 }
 
@@ -594,8 +618,8 @@ func TestTooMuch(t *testing.T) {
 func TestOddLatency(t *testing.T) {
 	w := newWorld(fleet.Config{})
 	w.join("e", model.TelemetryUpstreams)
-	for range 3 {
-		for _, x := range []fleet.Point{{Buckets: []uint64{1}}, {Bounds: []float64{1}}, {Bounds: []float64{1}, Buckets: []uint64{1}}, {Bounds: []float64{1}, Buckets: []uint64{5, 5}}, {Bounds: []float64{1, 2}, Buckets: []uint64{5, 5, 9}}} {
+	for round := range uint64(3) {
+		for _, x := range []fleet.Point{{Buckets: []uint64{round}}, {Bounds: []float64{1}}, {Bounds: []float64{1}, Buckets: []uint64{1}}, {Bounds: []float64{1}, Buckets: []uint64{5 + round, 5}}, {Bounds: []float64{1, 2}, Buckets: []uint64{5, 5, 9 + round}}} {
 			r := w.Open("e", 0)
 			x.Metric, x.Upstream = fleet.Latency, []byte("a")
 			r.Add(x)

@@ -200,7 +200,7 @@ func since(was, total uint64) uint64 {
 }
 
 func (r *Report) latency(v *view, pt Point) {
-	if len(pt.Bounds) == 0 || len(pt.Buckets) != len(pt.Bounds)+1 || len(pt.Buckets) > maxBuckets {
+	if len(pt.Buckets) != len(pt.Bounds)+1 || len(pt.Buckets) > maxBuckets {
 		return
 	}
 	if len(v.latency) != len(pt.Buckets) {

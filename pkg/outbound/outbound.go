@@ -50,7 +50,7 @@ func (p Policy) allows(address string) error {
 	if err != nil {
 		return fmt.Errorf("%w %s: it is no IP:PORT", ErrRefused, address)
 	}
-	ip := ap.Addr().Unmap()
+	ip := ap.Addr()
 	switch {
 	case ip.IsLinkLocalUnicast(), ip.IsMulticast(), ip.IsUnspecified():
 		return fmt.Errorf("%w %s: a link-local, multicast or unspecified address", ErrRefused, address)

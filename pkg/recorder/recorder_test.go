@@ -97,6 +97,8 @@ func TestRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	whole, _ := os.ReadFile(all[0])
+	_, _ = f.Write(whole) // as after a write that failed half way
 	_, _ = f.WriteString(`{"id":"x-1","time":"2026-11-23T14:00`)
 	_ = f.Close()
 	if err := os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("mine"), 0o600); err != nil {

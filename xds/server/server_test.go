@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -197,4 +200,91 @@ func TestTooMuchForGRPC(t *testing.T) {
 			}
 		})
 	}
+}
+
+// leveled is a publisher whose group asks for something else once told to.
+type leveled struct {
+	everybody
+	level   *atomic.Value
+	changed chan struct{}
+}
+
+func (l leveled) GroupOf(model.Proxy) (string, model.Telemetry, error) {
+	level, _ := l.level.Load().(model.Telemetry)
+	return "g", level, nil
+}
+
+// roster keeps what it was told.
+type roster struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (r *roster) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprintf(format, args...))
+}
+
+func (r *roster) Joined(stream uint64, p model.Proxy, level model.Telemetry) {
+	r.say("joined %d %s %s %s %s %s %v", stream, p.ID, level, p.Telemetry, p.ReportKey, p.ReportEvery, p.Metadata)
+}
+
+func (r *roster) Moved(id, group string, level model.Telemetry) {
+	r.say("moved %s %s %s", id, group, level)
+}
+func (r *roster) Left(stream uint64, id string) { r.say("left %d %s", stream, id) }
+
+// A roster is told who comes, with what the bootstrap says of reports, what it is asked
+// for from then on, and who leaves; the report key stands nowhere else.
+func TestRoster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pub := leveled{level: &atomic.Value{}, changed: make(chan struct{})}
+		pub.level.Store(model.TelemetryUpstreams)
+		later := make(chan struct{})
+		var once atomic.Bool
+		r := &roster{}
+		cfg := Config{Publisher: pub, Engine: delivery.NewEngine(), Roster: r, SpecChanged: func() <-chan struct{} {
+			if once.Swap(true) {
+				return later
+			}
+			return pub.changed
+		}}
+		for _, level := range []model.Telemetry{model.TelemetryUpstreams, model.TelemetryEndpoints} {
+			cfg.Engine.Publish(delivery.Class{Group: "g", Band: 37, Telemetry: level}, &delivery.Table{})
+		}
+		s := New(cfg)
+		g := s.GRPC()
+		l := bufconn.Listen(1 << 20)
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = g.Serve(l) })
+		conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := structpb.NewStruct(map[string]any{"wellspring": map[string]any{"telemetry": "endpoints", "reportKey": "secret", "reportInterval": "5s"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream := open(t, conn)
+		if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: &corev3.Node{Id: "e", Metadata: said}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		pub.level.Store(model.TelemetryEndpoints)
+		close(pub.changed)
+		synctest.Wait()
+		if got := s.Streams(t.Context()); len(got) != 1 || got[0].Metadata["wellspring.reportKey"] != "" || got[0].Metadata["wellspring.telemetry"] != "endpoints" {
+			t.Errorf("shown: %+v", got)
+		}
+		_ = conn.Close()
+		synctest.Wait()
+		g.Stop()
+		wg.Wait()
+		want := []string{"joined 1 e upstreams endpoints secret 5s map[wellspring.reportInterval:5s wellspring.telemetry:endpoints]", "moved e g endpoints", "left 1 e"}
+		if !slices.Equal(r.told, want) {
+			t.Errorf("told %q, want %q", r.told, want)
+		}
+	})
 }
