@@ -618,6 +618,11 @@ func TestTooMuch(t *testing.T) {
 func TestOddLatency(t *testing.T) {
 	w := newWorld(fleet.Config{})
 	w.join("e", model.TelemetryUpstreams)
+	for n := range uint64(3) { // the first that is counted
+		r := w.Open("e", 0)
+		r.Add(fleet.Point{Metric: fleet.Latency, Upstream: []byte("a"), Buckets: []uint64{n}})
+		r.Close()
+	}
 	for round := range uint64(3) {
 		for _, x := range []fleet.Point{{Buckets: []uint64{round}}, {Bounds: []float64{1}}, {Bounds: []float64{1}, Buckets: []uint64{1}}, {Bounds: []float64{1}, Buckets: []uint64{5 + round, 5}}, {Bounds: []float64{1, 2}, Buckets: []uint64{5, 5, 9 + round}}} {
 			r := w.Open("e", 0)
