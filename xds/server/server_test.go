@@ -47,21 +47,26 @@ func serving(t *testing.T, cfg Config, f func(t *testing.T, s *Server, conn *grp
 		for band := range 100 {
 			cfg.Engine.Publish(delivery.Class{Group: "g", Band: band}, &delivery.Table{})
 		}
-		s := New(cfg)
-		g := s.GRPC()
-		l := bufconn.Listen(1 << 20)
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = g.Serve(l) })
-		conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f(t, s, conn)
-		_ = conn.Close()
-		g.Stop()
-		wg.Wait()
+		over(t, New(cfg), f)
 	})
+}
+
+// over runs f with a connection to a server, in a bubble.
+func over(t *testing.T, s *Server, f func(t *testing.T, s *Server, conn *grpc.ClientConn)) {
+	t.Helper()
+	g := s.GRPC()
+	l := bufconn.Listen(1 << 20)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = g.Serve(l) })
+	conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f(t, s, conn)
+	_ = conn.Close()
+	g.Stop()
+	wg.Wait()
 }
 
 type clientStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
@@ -253,35 +258,23 @@ func TestRoster(t *testing.T) {
 		for _, level := range []model.Telemetry{model.TelemetryUpstreams, model.TelemetryEndpoints} {
 			cfg.Engine.Publish(delivery.Class{Group: "g", Band: 37, Telemetry: level}, &delivery.Table{})
 		}
-		s := New(cfg)
-		g := s.GRPC()
-		l := bufconn.Listen(1 << 20)
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = g.Serve(l) })
-		conn, err := grpc.NewClient("passthrough:///test", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return l.Dial() }))
-		if err != nil {
-			t.Fatal(err)
-		}
 		said, err := structpb.NewStruct(map[string]any{"wellspring": map[string]any{"telemetry": "endpoints", "reportKey": "secret", "reportInterval": "5s"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		stream := open(t, conn)
-		if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: &corev3.Node{Id: "e", Metadata: said}}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		pub.level.Store(model.TelemetryEndpoints)
-		close(pub.changed)
-		synctest.Wait()
-		if got := s.Streams(t.Context()); len(got) != 1 || got[0].Metadata["wellspring.reportKey"] != "" || got[0].Metadata["wellspring.telemetry"] != "endpoints" {
-			t.Errorf("shown: %+v", got)
-		}
-		_ = conn.Close()
-		synctest.Wait()
-		g.Stop()
-		wg.Wait()
+		over(t, New(cfg), func(t *testing.T, s *Server, conn *grpc.ClientConn) {
+			stream := open(t, conn)
+			if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(delivery.Clusters), Node: &corev3.Node{Id: "e", Metadata: said}}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			pub.level.Store(model.TelemetryEndpoints)
+			close(pub.changed)
+			synctest.Wait()
+			if got := s.Streams(t.Context()); len(got) != 1 || got[0].Metadata["wellspring.reportKey"] != "" || got[0].Metadata["wellspring.telemetry"] != "endpoints" {
+				t.Errorf("shown: %+v", got)
+			}
+		})
 		want := []string{"joined 1 e upstreams endpoints secret 5s map[wellspring.reportInterval:5s wellspring.telemetry:endpoints]", "moved e g endpoints", "left 1 e"}
 		if !slices.Equal(r.told, want) {
 			t.Errorf("told %q, want %q", r.told, want)
