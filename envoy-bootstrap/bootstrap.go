@@ -50,8 +50,8 @@ type Config struct {
 	// Group becomes the node's cluster, which a Group matches by default.
 	Group string
 	Zone  string
-	// Envoy is the version that reads it, from 1.37; "" is the newest, 1.40. It says
-	// only how Telemetry is sent.
+	// Envoy is the version that reads it, from 1.37; "" is any. It says only how Telemetry
+	// is sent: from 1.40 on compressed, which older ones do not start with.
 	Envoy string
 	// XDS are the control plane's addresses, HOST:PORT or unix:///path; default 127.0.0.1:18000.
 	XDS []string
@@ -158,17 +158,14 @@ func New(c Config) (*bootstrapv3.Bootstrap, error) {
 	return b, nil
 }
 
-// The supported minors of Envoy 1.x.
-const (
-	oldest = 37
-	newest = 40
-)
+// oldest is the first supported minor of Envoy 1.x.
+const oldest = 37
 
 // minor of the Envoy that reads the bootstrap; 0 where it cannot be told or is too
 // old.
 func (c Config) minor() int {
 	if c.Envoy == "" {
-		return newest
+		return oldest
 	}
 	var minor int
 	if n, _ := fmt.Sscanf(c.Envoy, "1.%d", &minor); n != 1 || minor < oldest {

@@ -80,15 +80,15 @@ type Telemetry struct {
 	// Key ties reports to the stream of the same node: whoever does not know it
 	// cannot report for the node. It is a secret of the two.
 	Key string
-	// Interval between reports. Default 5s; 15s below Envoy 1.40, which cannot
-	// compress them.
+	// Interval between reports. Default 5s where they are compressed (Config.Envoy), else
+	// 20s.
 	Interval time.Duration
 }
 
 const (
 	defaultTelemetry = "127.0.0.1:18001"
 	defaultInterval  = 5 * time.Second
-	longInterval     = 15 * time.Second
+	longInterval     = 20 * time.Second
 	reportTimeout    = 2 * time.Second
 	// What may wait to be sent to somebody who does not read: without a limit Envoy
 	// buffers 16 MiB for each stream.

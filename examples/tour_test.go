@@ -74,7 +74,7 @@ func TestRealTour(t *testing.T) {
 		}
 		defer b.Kill()
 	}
-	boot := step("wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml")
+	boot := step("wellspring bootstrap --node-id edge-1 --group edge --envoy-version 1.40 > edge-1.yaml")
 	config, err := os.ReadFile(filepath.Join(dir, "edge-1.yaml"))
 	if err != nil {
 		t.Fatal(boot, err)

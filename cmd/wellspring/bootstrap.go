@@ -21,7 +21,7 @@ func bootstrapCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap --node-id ID --group GROUP", Short: "Print the file that an Envoy is started with", Args: cobra.NoArgs,
 		Long: "Prints a bootstrap as YAML: who the proxy is, where its control plane is, and\nwhere its own admin listens. With --grpc it is JSON for a program that is an xDS\nclient itself.",
-		Example: "  wellspring bootstrap --node-id edge-1 --group edge > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
+		Example: "  wellspring bootstrap --node-id edge-1 --group edge --envoy-version 1.40 \\\n    > edge-1.yaml\n  envoy -c edge-1.yaml\n" +
 			"  wellspring bootstrap --node-id edge-1 --group edge --zone a \\\n    --xds 10.0.0.1:18000,10.0.0.2:18000 --admin /run/envoy/admin.sock\n" +
 			"  wellspring bootstrap --node-id catalog-1 --group catalog --drain-time 20s \\\n    > catalog-1.yaml\n" +
 			"  envoy -c catalog-1.yaml --drain-time-s 20 --drain-strategy immediate\n" +
@@ -44,9 +44,9 @@ func bootstrapCommand(g *global) *cobra.Command {
 	r := &bootstrap.Telemetry{}
 	f.StringSliceVar(&r.Addresses, "telemetry", nil, "addresses of the control plane that it reports to; default those of --xds, with port 18001")
 	level := f.String("telemetry-level", string(model.TelemetryEndpoints), "the most that it can be asked to report: off, failures, upstreams, endpoints")
-	f.DurationVar(&r.Interval, "telemetry-interval", 0, "time between reports; default 5s, 15s below Envoy 1.40")
+	f.DurationVar(&r.Interval, "telemetry-interval", 0, "time between reports; default 5s with --envoy-version 1.40, else 20s")
 	f.StringVar(&r.Key, "report-key", "", "what its reports are known by, a secret; default a new one")
-	f.StringVar(&c.Envoy, "envoy-version", "1.40", "version that reads it, which says how it reports: below 1.40 it cannot compress")
+	f.StringVar(&c.Envoy, "envoy-version", "", "version that reads it; from 1.40 on reports are compressed and come each 5s, and no older one starts with that; default any from 1.37")
 	f.StringVar(&c.Admin, "admin", "127.0.0.1:9901", "its own admin: loopback IP:PORT, or the path of a unix socket")
 	f.DurationVar(&c.DrainTime, "drain-time", 600*time.Second, "what Envoy is started with as --drain-time-s")
 	f.Int64Var(&c.MaxConnections, "max-connections", 50_000, "most connections from clients")
@@ -124,6 +124,9 @@ func reporting(r *bootstrap.Telemetry, level string, xds []string, warn io.Write
 	if len(r.Addresses) == 0 {
 		_, _ = fmt.Fprintln(warn, "it reports nothing: where to does not follow from a socket; say --telemetry, or --telemetry-level off")
 		return nil, nil
+	}
+	if len(r.Addresses) > 1 {
+		_, _ = fmt.Fprintf(warn, "it reports to each of %s in turn, and a server counts only what comes of proxies that are connected to it: with several, say the one of --telemetry that each proxy is to report to\n", strings.Join(r.Addresses, ", "))
 	}
 	if r.Key == "" {
 		r.Key = rand.Text()

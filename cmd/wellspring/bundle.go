@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func bundleCommand(g *global) *cobra.Command {
 		Example: "  wellspring bundle\n  wellspring bundle --file outage.tar.gz --since 6h\n  tar -xzOf outage.tar.gz health.json | less",
 	}
 	file := cmd.Flags().String("file", "", "where it is written; default wellspring-bundle-TIME.tar.gz, - is stdout")
-	since := cmd.Flags().String("since", "24h", "from when on events are in it: 2h ago, 14:00 today, or RFC 3339")
+	since := cmd.Flags().String("since", "24h", "from when on events are in it: 2h (ago), 14:00, or RFC 3339")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		now := time.Now()
 		from, err := moment(*since, now)
@@ -88,6 +89,7 @@ type part struct {
 const (
 	maxHoldings = 20
 	maxSick     = 200
+	maxEvents   = 10_000
 )
 
 // collect asks for everything. Only where the server cannot be reached at all is it an
@@ -110,7 +112,7 @@ func (b *bundle) collect(ctx context.Context, from time.Time) error {
 	} {
 		b.json(ctx, name, path, nil)
 	}
-	b.json(ctx, "events.json", "/v1/events", url.Values{"since": {from.Format(time.RFC3339)}, "limit": {"10000"}})
+	b.json(ctx, "events.json", "/v1/events", url.Values{"since": {from.Format(time.RFC3339)}, "limit": {fmt.Sprint(maxEvents)}})
 	n := 0
 	for _, u := range o.Upstreams {
 		if u.State == health.Healthy || n == maxSick {
@@ -151,10 +153,15 @@ func safe(id string) string {
 
 // json adds an answer, without its secrets.
 func (b *bundle) json(ctx context.Context, name, path string, q url.Values) {
-	var v any
-	if err := b.g.client().Get(ctx, path, q, &v); err != nil {
+	v, err := b.pages(ctx, path, q)
+	if err != nil {
 		b.gaps = append(b.gaps, path+": "+err.Error())
 		return
+	}
+	if m, ok := v.(map[string]any); ok && path == "/v1/events" {
+		if items, _ := m["items"].([]any); len(items) == maxEvents {
+			b.gaps = append(b.gaps, fmt.Sprintf("events: only the newest %d; ask for less with --since", maxEvents))
+		}
 	}
 	text, err := json.MarshalIndent(redacted(v, false), "", "  ")
 	if err != nil {
@@ -164,8 +171,33 @@ func (b *bundle) json(ctx context.Context, name, path string, q url.Values) {
 	b.parts = append(b.parts, part{name, append(text, '\n')})
 }
 
+// pages asks for an answer, and for what follows where it is a page of a list.
+func (b *bundle) pages(ctx context.Context, path string, q url.Values) (any, error) {
+	var v any
+	if err := b.g.client().Get(ctx, path, q, &v); err != nil {
+		return nil, err
+	}
+	all, ok := v.(map[string]any)
+	next, more := all["next"].(string)
+	for ok && more && next != "" {
+		var page map[string]any
+		if err := b.g.client().Get(ctx, path, url.Values{"after": {next}}, &page); err != nil {
+			return nil, err
+		}
+		items, _ := all["items"].([]any)
+		rest, _ := page["items"].([]any)
+		all["items"] = append(items, rest...)
+		next, more = page["next"].(string)
+	}
+	delete(all, "next")
+	return v, nil
+}
+
 // secret are the names of what is nobody else's.
-var secret = regexp.MustCompile(`(?i)authorization|password|passwd|secret|token|api[-_]?key|cookie|credential|private[-_]?key`)
+var secret = regexp.MustCompile(`(?i)auth|passw|passphrase|secret|token|api[-_]?key|cookie|credential|private[-_]?key|signature|hmac|session|^inline_?(string|bytes)$`)
+
+// valued are what stands beside the name of a header.
+var valued = []string{"value", "exact", "prefix", "suffix", "contains", "regex", "string_match", "stringMatch", "safe_regex_match", "append", "set"}
 
 const redaction = "[redacted]"
 
@@ -175,9 +207,11 @@ func redacted(v any, hide bool) any {
 	switch x := v.(type) {
 	case map[string]any:
 		named := false // {name: Authorization, value: …}
-		for _, key := range []string{"name", "key", "header"} {
-			text, ok := x[key].(string)
-			named = named || ok && secret.MatchString(text)
+		if slices.ContainsFunc(valued, func(key string) bool { return x[key] != nil }) {
+			for _, key := range []string{"name", "key", "header"} {
+				text, ok := x[key].(string)
+				named = named || ok && secret.MatchString(text)
+			}
 		}
 		for k, e := range x {
 			x[k] = redacted(e, hide || secret.MatchString(k) || named && k != "name" && k != "key" && k != "header")
@@ -189,6 +223,9 @@ func redacted(v any, hide bool) any {
 	case string:
 		if hide && x != "" {
 			return redaction
+		}
+		if path, query, ok := strings.Cut(x, "?"); ok && secret.MatchString(query) {
+			return path + "?" + redaction
 		}
 	}
 	return v

@@ -19,7 +19,7 @@ func eventsCommand(g *global) *cobra.Command {
 		Long:    "Shows the last things that happened; with --since or --until as they are on\ndisk, from before a restart too. `events add` tells of something from outside.",
 		Example: "  wellspring events --limit 50\n  wellspring events --watch\n  wellspring events --since 2h\n  wellspring events --since 14:00 --until 14:30\n  wellspring events add deploy \"catalog v1.2.3\" --upstream catalog",
 	}
-	since := cmd.Flags().String("since", "", "from a time on: 2h ago, 14:00 today, or RFC 3339")
+	since := cmd.Flags().String("since", "", "from a time on: 2h (ago), 14:00, or RFC 3339")
 	until := cmd.Flags().String("until", "", "up to a time, written alike")
 	watch := cmd.Flags().BoolP("watch", "w", false, "go on showing events until interrupted")
 	limit := cmd.Flags().Int("limit", 20, "most past events that are shown")

@@ -114,8 +114,11 @@ func proxyState(p admin.ConnectedProxy) (state, detail string) {
 	}
 	if r := p.Reports; r != nil {
 		switch r.State {
+		case fleet.ReportsNever:
+			notes = append(notes, "no report ever came: can it reach the telemetry listener?")
 		case fleet.ReportsSilent, fleet.ReportsAsked:
 			if r.Last.IsZero() {
+				notes = append(notes, "no report ever came; its admin is asked")
 				break
 			}
 			notes = append(notes, "no report for "+ago(r.Last))

@@ -20,7 +20,7 @@ import (
 func healthCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "health [UPSTREAM]", Short: "Show how upstreams do", Args: cobra.MaximumNArgs(1),
-		Long:    "Shows every upstream, worst first, by what its source says and what proxies\nreport; or every endpoint of one.\n\nhidden: too few endpoints are healthy, and proxies send requests to the dead too\n(panic), so that some of them fail before anybody reads 503 UH.\n\nExit status: 0 all are healthy, 79 some are not.",
+		Long:    "Shows every upstream, worst first, by what its source says and what proxies\nreport; or every endpoint of one.\n\nhidden: too few endpoints are healthy, and proxies send requests to the dead too\n(panic), so that some of them fail before anybody reads 503 UH.\n\nExit status: 0 all are healthy, 79 some are not; of --trend, 79 where a request\nfailed in the last hour.",
 		Example: "  wellspring health\n  wellspring health --watch\n  wellspring health catalog\n  wellspring health catalog --matrix\n  wellspring health catalog --trend",
 	}
 	matrix := cmd.Flags().Bool("matrix", false, "of one upstream: each endpoint by its source and by the proxies, zone by zone")

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -187,7 +188,7 @@ func (c *controlPlane) reportsOf(id string) fleet.Reports {
 func TestRealGap(t *testing.T) {
 	control := serve(t)
 	way := newGap(t, control.Telemetry)
-	e, edge := reporting(t, control, envoytest.Config{Bootstrap: bootstrap.Config{NodeID: "edge-1", Telemetry: &bootstrap.Telemetry{Addresses: []string{way.from}, Key: "k"}}})
+	e, edge := reporting(t, control, envoytest.Config{Bootstrap: bootstrap.Config{NodeID: "edge-1", Envoy: "1.40", Telemetry: &bootstrap.Telemetry{Addresses: []string{way.from}, Key: "k"}}})
 	within(t, 10*time.Second, "the first report", func() string {
 		if r := control.reportsOf("edge-1"); r.State != fleet.ReportsVerified {
 			return fmt.Sprintf("%+v", r)
@@ -243,7 +244,7 @@ func TestRealGap(t *testing.T) {
 func TestRealImpostor(t *testing.T) {
 	control := serve(t)
 	_, edge := reporting(t, control, envoytest.Config{Bootstrap: bootstrap.Config{NodeID: "edge-1", Telemetry: control.reports("first")}})
-	second := envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-2", Group: "edge", XDS: []string{control.XDS}, Telemetry: control.reports("second")}, Change: func(b *bootstrapv3.Bootstrap) {
+	second := envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-2", Envoy: "1.40", Group: "edge", XDS: []string{control.XDS}, Telemetry: control.reports("second")}, Change: func(b *bootstrapv3.Bootstrap) {
 		sink := &sinkv3.SinkConfig{}
 		if err := b.StatsSinks[0].GetTypedConfig().UnmarshalTo(sink); err != nil {
 			t.Error(err)
@@ -324,9 +325,15 @@ func TestRealOldBootstrap(t *testing.T) {
 	}
 }
 
-// TestRealReportBytes: what an Envoy of the default bootstrap sends about 200 upstreams
-// that are used: the figure is 20 kB a second.
+// TestRealReportBytes: what an Envoy sends about 200 upstreams that are used, with the
+// bootstrap that runs on each and with that of 1.40: the figure is 20 kB a second.
 func TestRealReportBytes(t *testing.T) {
+	for version, span := range map[string]time.Duration{"": 40 * time.Second, "1.40": 20 * time.Second} {
+		t.Run("bootstrap for "+cmp.Or(version, "any"), func(t *testing.T) { reportBytes(t, version, span) })
+	}
+}
+
+func reportBytes(t *testing.T, version string, span time.Duration) {
 	control := serve(t)
 	way := newGap(t, control.Telemetry)
 	good := switched(t, "good")
@@ -335,9 +342,9 @@ func TestRealReportBytes(t *testing.T) {
 		fmt.Fprintf(&text, "kind: Upstream\nname: service-%d\nspec: {endpoints: [{address: '%s'}, {address: '127.0.0.2:%d'}], healthChecks: [{tcp: {}, interval: 5s}]}\n---\n", i, good, 1000+i)
 		fmt.Fprintf(&rules, "  - {match: {path: {exact: /service-%d}}, to: [{upstream: service-%d}]}\n", i, i)
 	}
-	e, edge := reporting(t, control, envoytest.Config{Bootstrap: bootstrap.Config{NodeID: "edge-1", Telemetry: &bootstrap.Telemetry{Addresses: []string{way.from}, Key: "k"}}})
+	e, edge := reporting(t, control, envoytest.Config{Bootstrap: bootstrap.Config{NodeID: "edge-1", Envoy: version, Telemetry: &bootstrap.Telemetry{Addresses: []string{way.from}, Key: "k"}}})
 	control.apply(text.String() + "kind: Route\nname: all\nspec:\n  hosts: ['*']\n  rules:\n" + rules.String())
-	within(t, 15*time.Second, "all upstreams are there", func() string {
+	within(t, 45*time.Second, "all upstreams are there", func() string {
 		var o admin.Overview
 		if err := control.client().Get(t.Context(), "/v1/health", nil, &o); err != nil {
 			t.Fatal(err)
@@ -359,8 +366,6 @@ func TestRealReportBytes(t *testing.T) {
 		}
 	}
 	use()
-	time.Sleep(6 * time.Second)
-	const span = 20 * time.Second
 	from := way.bytes()
 	for range 4 {
 		use()

@@ -136,7 +136,7 @@ func TestRealStates(t *testing.T) {
 	control.apply(stateDocuments(t, consul, edge))
 	r := control.reports("edge-1")
 	r.Interval = 0 // as it is by default
-	e, err := envoytest.Start(t.Context(), envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", Zone: "a", XDS: []string{control.XDS}, Telemetry: r}})
+	e, err := envoytest.Start(t.Context(), envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{NodeID: "edge-1", Group: "edge", Zone: "a", Envoy: "1.40", XDS: []string{control.XDS}, Telemetry: r}})
 	proc.Need(t, err)
 	defer e.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

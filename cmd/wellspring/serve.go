@@ -183,6 +183,10 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		return err
 	}
 	log.Info("serving", "xds", addressOf(xdsListener), "telemetry", addressOf(telemetryListener), "admin", addressOf(adminListener), "data", c.DataDir, "revision", st.State().Revision)
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	var recorder errgroup.Group
+	recorder.Go(func() error { return recorded.Run(recording) })
+	defer func() { stopRecording(); _ = recorder.Wait() }() // last: how the others end is recorded too
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { collectLess(ctx); return nil })
 	g.Go(func() error { return catalog.Run(ctx) })
@@ -200,7 +204,6 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return recorded.Run(ctx) })
 	g.Go(func() error { return seen.Run(ctx) })
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })

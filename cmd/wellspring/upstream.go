@@ -161,6 +161,10 @@ func (g *global) showTrend(ctx context.Context, w io.Writer, name string) (fine 
 	if err := g.client().Get(ctx, path+"/failures", nil, &fs); err != nil {
 		return false, err
 	}
+	var o admin.Overview
+	if err := g.client().Get(ctx, "/v1/health", nil, &o); err != nil {
+		return false, err
+	}
 	t := &table{head: []string{"MINUTE", "REQUESTS", "FAILED", "NOBODY", "ERRORS", "RETRIES", "P50", "P99"}}
 	var sum fleet.Span
 	for _, m := range tr.Minutes {
@@ -173,19 +177,30 @@ func (g *global) showTrend(ctx context.Context, w io.Writer, name string) (fine 
 			Failures failures `json:"failures"`
 		}{tr, fs}, t, nil)
 	}
-	_, _ = fmt.Fprintf(w, "upstream %s, last hour: %d requests, %d failed\n", name, sum.Requests, sum.Failed)
+	say := func(line string) {
+		if g.output != "wide" {
+			line = cut(line)
+		}
+		_, _ = fmt.Fprintln(w, line)
+	}
+	say(fmt.Sprintf("upstream %s, last hour: %d requests, %d failed", name, sum.Requests, sum.Failed))
+	for _, u := range o.Upstreams {
+		if u.Name == name && u.Seen != nil && u.Seen.Reporting < u.Seen.Proxies {
+			say(fmt.Sprintf("%d of %d proxies that reach it report: what others do is not counted (wellspring proxies)", u.Seen.Reporting, u.Seen.Proxies))
+		}
+	}
 	if err := g.print(w, tr, t, nil); err != nil {
 		return false, err
 	}
 	for _, f := range fs.Counted {
-		_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("failed: %d %s on %s, the last %s ago", f.Count, f.Flag, orDash(f.Route), ago(f.Last))))
+		say(fmt.Sprintf("failed: %d %s on %s, the last %s ago", f.Count, f.Flag, orDash(f.Route), ago(f.Last)))
 	}
 	for _, r := range fs.Told {
 		what, last := "requests", r.Samples[len(r.Samples)-1]
 		if r.Attempt {
 			what = "attempts"
 		}
-		_, _ = fmt.Fprintln(w, cut(fmt.Sprintf("told: %d %s %s %s, as %s %s by %s", r.Count, what, r.Flag, cmp.Or(last.Failure, r.Detail, "-"), last.Method, last.Path, last.Proxy)))
+		say(fmt.Sprintf("told: %d %s %s %s, as %s by %s", r.Count, what, r.Flag, cmp.Or(last.Failure, r.Detail, "-"), cmp.Or(strings.TrimSpace(last.Method+" "+last.Path), "a connection"), last.Proxy))
 	}
 	return sum.Failed == 0, nil
 }

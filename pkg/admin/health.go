@@ -206,6 +206,11 @@ func (s *server) upstreamHealth(ctx context.Context, in *nameIn) (*upstreamHealt
 		at[e.Address] = i
 		out.Endpoints = append(out.Endpoints, EndpointHealth{Endpoint: e, Proxies: []AskedEndpoint{}})
 	}
+	if u.Hostnames() { // reports have addresses, and no names: only answers tell which is which
+		for i := range out.Views {
+			out.Views[i].Endpoints = nil
+		}
+	}
 	for _, v := range s.askProxies(ctx, sp, in.Name) {
 		view := AskedProxy{Proxy: v.proxy.ID, Asked: v.err == nil}
 		if v.err != nil {

@@ -118,6 +118,9 @@ func (f *Fleet) Joined(stream uint64, is model.Proxy, level model.Telemetry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.is, p.level = is, level
+	if level == model.TelemetryOff { // it is not missed
+		p.heard, p.gap, p.unproved = time.Time{}, Gap{}, ""
+	}
 	if p.pace == 0 {
 		p.pace, p.every = is.ReportEvery, is.ReportEvery
 	}
@@ -171,9 +174,10 @@ func (f *Fleet) Left(stream uint64, id string) {
 		p.gone = f.now()
 	}
 	f.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f.changed(p.views)
 	if is.ID != "" {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		is.Group = p.is.Group
 		p.is = is
 	}
@@ -225,7 +229,7 @@ func (f *Fleet) look() {
 	for _, m := range f.all() {
 		switch {
 		case m.gone.IsZero():
-			f.listen(m.proxy, now)
+			f.listen(m.proxy, m.joined, now)
 		case now.Sub(m.gone) > goneKept:
 			f.forget(m.proxy, m.id)
 		}
@@ -233,10 +237,10 @@ func (f *Fleet) look() {
 }
 
 // listen tells once that a connected proxy does not report any more.
-func (f *Fleet) listen(p *proxy, now time.Time) {
+func (f *Fleet) listen(p *proxy, joined, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.heard.IsZero() || p.gap.open() || !late(now, p.heard, p.pace) {
+	if p.heard.IsZero() || p.gap.open() || !late(now, p.heard, p.pace) || !late(now, joined, p.pace) {
 		return
 	}
 	p.gap = Gap{From: p.heard}
@@ -376,6 +380,8 @@ func (p *proxy) reports(now, joined time.Time) Reports {
 		r.State = ReportsDue
 	case p.heard.IsZero():
 		r.State = ReportsNever
+	case late(now, p.heard, p.pace) && !late(now, joined, p.pace):
+		r.State = ReportsDue
 	case p.stale(now):
 		r.State = ReportsSilent
 	}

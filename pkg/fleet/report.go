@@ -20,6 +20,7 @@ type Report struct {
 	before  model.Telemetry // the level of the report before: what is above it is told for the first time
 	first   bool            // the proxy's first: its totals are new to us only where it is young
 	joined  time.Time       // when the proxy did
+	late    bool            // it ends a gap: what it counts was not just now
 	bounds  []float64       // of the latencies in it
 	last    *view           // that the point before was about
 	dropped map[string]bool
@@ -69,7 +70,7 @@ func (f *Fleet) open(node string) *Report {
 	f.mu.Unlock()
 	p.mu.Lock()
 	p.round++ // views that a report which is given up does not see stay as they are
-	return &Report{f: f, p: p, now: f.now(), first: p.heard.IsZero(), joined: joined, changed: map[string]*view{}}
+	return &Report{f: f, p: p, now: f.now(), first: p.heard.IsZero(), late: p.gap.open(), joined: joined, changed: map[string]*view{}}
 }
 
 // Add takes one point.
@@ -180,15 +181,15 @@ func (r *Report) count(v *view, m Metric, total uint64) {
 
 // rose tells what is new of a counter.
 func (r *Report) rose(v *view, m Metric, n uint64) {
-	v.unmet = v.unmet || m == NoneHealthy
-	if at := v.movedAt(m); at != nil {
+	v.unmet = v.unmet || m == NoneHealthy && !r.late
+	if at := v.movedAt(m); at != nil && !r.late {
 		now := r.f.seconds(r.now)
 		if *at == 0 || now-*at > moving {
 			r.changed[v.of.name] = v
 		}
 		*at = now
 	}
-	v.of.add(r.now, m, n)
+	v.of.add(r.now, r.late, m, n)
 }
 
 // since is what a total grew by; one that went back began anew.
@@ -215,7 +216,7 @@ func (r *Report) latency(v *view, pt Point) {
 		r.bounds = slices.Clone(pt.Bounds) // one bootstrap has the same for all
 		return
 	}
-	v.of.addLatency(r.now, pt.Bounds, n)
+	v.of.addLatency(r.now, r.late, pt.Bounds, n)
 }
 
 // endpoint finds or makes what the proxy sees of one endpoint. Reports name them in
@@ -238,7 +239,7 @@ func (r *Report) endpoint(v *view, pt Point) {
 	e := &v.endpoints[i]
 	if pt.Metric == EndpointConnectFailed {
 		n := uint32(min(pt.Value, 1<<32-1))
-		if n != e.failed && n > 0 && !r.fresh(EndpointConnectFailed) {
+		if n != e.failed && n > 0 && !r.fresh(EndpointConnectFailed) && !r.late {
 			e.failedAt = r.f.seconds(r.now)
 		}
 		e.failed = n
@@ -270,7 +271,7 @@ func (r *Report) failed(pt Point) {
 	n := since(v.failed[i].total, pt.Value)
 	v.failed[i].total = pt.Value
 	if n > 0 && !r.fresh(FailedRequests) {
-		v.of.fail(r.now, v.failed[i].cause, n)
+		v.of.fail(r.now, r.late, v.failed[i].cause, n)
 	}
 }
 
@@ -309,7 +310,7 @@ func (r *Report) settle(name string, v *view) {
 	p := r.p
 	if v.others != v.othersTold {
 		if n := since(v.othersTold, v.others); n > 0 && !r.fresh(FailedRequests) {
-			v.of.fail(r.now, v.of.other(), n)
+			v.of.fail(r.now, r.late, v.of.other(), n)
 		}
 	}
 	v.othersTold, v.others = v.others, 0
@@ -359,13 +360,13 @@ func (r *Report) begin() {
 			}
 		}
 		if len(v.latency) == len(r.bounds)+1 {
-			v.of.addLatency(r.now, r.bounds, v.latency)
+			v.of.addLatency(r.now, r.late, r.bounds, v.latency)
 		}
 		for _, x := range v.failed {
-			v.of.fail(r.now, x.cause, x.total)
+			v.of.fail(r.now, r.late, x.cause, x.total)
 		}
 		if v.others > 0 {
-			v.of.fail(r.now, v.of.other(), v.others)
+			v.of.fail(r.now, r.late, v.of.other(), v.others)
 		}
 		for i := range v.endpoints {
 			if v.endpoints[i].failed > 0 {

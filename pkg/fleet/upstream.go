@@ -12,13 +12,14 @@ import (
 type upstream struct {
 	name string
 
-	mu      sync.Mutex // guards what follows
-	all     Span       // since it is known
-	minutes ring
-	hours   ring
-	causes  []*cause // each once; views point to them
-	rest    *cause   // of them, what is too much
-	reasons map[reason]*Reason
+	mu          sync.Mutex // guards what follows
+	all         Span       // since it is known
+	connections uint64     // the same
+	minutes     ring
+	hours       ring
+	causes      []*cause // each once; views point to them
+	rest        *cause   // of them, what is too much
+	reasons     map[reason]*Reason
 }
 
 // cause is what requests failed by, as the proxies count it.
@@ -64,27 +65,29 @@ func (f *Fleet) Keep(declared func(name string) bool) {
 	maps.DeleteFunc(f.upstreams, func(name string, _ *upstream) bool { return !seen[name] && !declared(name) })
 }
 
-func (u *upstream) add(now time.Time, m Metric, n uint64) {
+func (u *upstream) add(now time.Time, late bool, m Metric, n uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch m {
 	case Requests:
 		u.all.Requests += n
+	case Connections:
+		u.connections += n
 	case NoneHealthy:
 		u.all.NoneHealthy += n
 	}
-	for _, r := range []*ring{&u.minutes, &u.hours} {
+	for _, r := range u.rings(late) {
 		r.at(now).counts[m-gauges] += n
 	}
 }
 
-func (u *upstream) addLatency(now time.Time, bounds []float64, n []uint64) {
+func (u *upstream) addLatency(now time.Time, late bool, bounds []float64, n []uint64) {
 	if !slices.ContainsFunc(n, func(n uint64) bool { return n > 0 }) {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, r := range []*ring{&u.minutes, &u.hours} {
+	for _, r := range u.rings(late) {
 		r.at(now).observe(bounds, n)
 	}
 }
@@ -115,7 +118,7 @@ func (u *upstream) other() *cause {
 	return u.rest
 }
 
-func (u *upstream) fail(now time.Time, c *cause, n uint64) {
+func (u *upstream) fail(now time.Time, late bool, c *cause, n uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if c.count == 0 {
@@ -123,7 +126,7 @@ func (u *upstream) fail(now time.Time, c *cause, n uint64) {
 	}
 	c.count, c.last = c.count+n, now
 	u.all.Failed += n
-	for _, r := range []*ring{&u.minutes, &u.hours} {
+	for _, r := range u.rings(late) {
 		r.at(now).failed += n
 	}
 }
@@ -139,7 +142,19 @@ func (f *Fleet) All(name string) Span {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.all
+	all := u.all
+	if all.Requests == 0 { // TCP
+		all.Requests = u.connections
+	}
+	return all
+}
+
+// rings are where something is counted; what comes after a gap was not in this minute.
+func (u *upstream) rings(late bool) []*ring {
+	if late {
+		return []*ring{&u.hours}
+	}
+	return []*ring{&u.minutes, &u.hours}
 }
 
 // Failure is requests that failed alike, as the proxies counted them: none is lost.

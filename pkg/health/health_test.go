@@ -39,7 +39,7 @@ func known(u *spec.Upstream, healthy, unhealthy int) model.Known {
 
 // sees is a proxy's view: how many of how many it would use.
 func sees(proxy, zone string, healthy, members int) fleet.View {
-	return fleet.View{Proxy: proxy, Zone: zone, Healthy: healthy, Members: members}
+	return fleet.View{Proxy: proxy, Zone: zone, Healthy: healthy, Members: members, At: time.Now()}
 }
 
 // How an upstream does, by its source and by the fleet: the worse counts, and who
@@ -81,9 +81,33 @@ func TestJoin(t *testing.T) {
 	} {
 		u := upstream(t, x.panic)
 		h := health.Of("catalog", u, known(u, x.healthy, x.unhealthy))
-		h = health.Join(u, h, health.See(u, h.Counts.Healthy, x.views, len(x.views)))
+		h = health.Join(u, h, health.See(u, h, x.views, len(x.views)))
 		if got := fmt.Sprintf("%s, %d spare: %s", h.State, h.Spare, h.Why); got != x.want {
 			t.Errorf("%s: %s\nwant %s", what, got, x.want)
+		}
+	}
+}
+
+// A report that is older than what the source says now, or about as old, is not held
+// against it: every scaling up would look like a loss.
+func TestScaledUp(t *testing.T) {
+	u := upstream(t, "{below: 50, then: tryAll}")
+	h := health.Of("catalog", u, known(u, 4, 0))
+	h.Since = time.Now()
+	for after, want := range map[time.Duration]health.State{-time.Second: health.Healthy, 4 * time.Second: health.Healthy, 5 * time.Second: health.Degraded} {
+		for _, members := range []int{0, 2} {
+			v := sees("a", "", members, members)
+			v.At = h.Since.Add(after)
+			got := health.Join(u, h, health.See(u, h, []fleet.View{v}, 1)).State
+			if members == 0 && want == health.Degraded {
+				want = health.Critical
+			}
+			if members == 2 && want == health.Critical {
+				want = health.Degraded
+			}
+			if got != want {
+				t.Errorf("%d endpoints, told %s after: %s, want %s", members, after, got, want)
+			}
 		}
 	}
 }

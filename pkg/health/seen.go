@@ -53,10 +53,9 @@ type Part struct {
 
 const maxSome = 5
 
-// See sums up what proxies see of an upstream of which so many endpoints are healthy
-// by its source.
-func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
-	s := newSight(u, healthy)
+// See sums up what proxies see of an upstream that does so by its source.
+func See(u *spec.Upstream, h Upstream, views []fleet.View, proxies int) Seen {
+	s := newSight(u, h)
 	for _, v := range views {
 		s.add(v)
 	}
@@ -66,13 +65,17 @@ func See(u *spec.Upstream, healthy int, views []fleet.View, proxies int) Seen {
 // sight is what is seen of an upstream, view by view.
 type sight struct {
 	u       *spec.Upstream
-	healthy int // by its source
+	healthy int       // by its source
+	since   time.Time // when a proxy had time to hear of it
 	sum     Seen
 	zones   map[string]int
 }
 
-func newSight(u *spec.Upstream, healthy int) *sight {
-	return &sight{u: u, healthy: healthy, sum: Seen{Members: -1, spare: math.MaxInt}, zones: map[string]int{}}
+// reaches is how long a change of endpoints may take to a proxy.
+const reaches = 5 * time.Second
+
+func newSight(u *spec.Upstream, h Upstream) *sight {
+	return &sight{u: u, healthy: h.Counts.Healthy, since: h.Since.Add(reaches), sum: Seen{Members: -1, spare: math.MaxInt}, zones: map[string]int{}}
 }
 
 func (x *sight) add(v fleet.View) {
@@ -84,14 +87,16 @@ func (x *sight) add(v fleet.View) {
 	if s.Members < 0 || usable < s.Healthy {
 		s.Healthy, s.Members = usable, v.Members
 	}
+	heard := !v.At.Before(x.since) // else it may see what was before
 	switch {
+	case v.Members == 0 && !heard:
 	case v.Members == 0:
 		s.Nobody = s.Nobody.with(v)
 	case panics(x.u, usable, of, v.Members):
 		s.Panicking = s.Panicking.with(v)
 	case usable == 0:
 		s.Dead = s.Dead.with(v)
-	case usable < x.healthy:
+	case usable < x.healthy && heard:
 		s.Fewer = s.Fewer.with(v)
 	}
 	if v.Warming {

@@ -158,7 +158,7 @@ func (w *Watch) look() {
 	sights := make(map[string]*sight, len(now))
 	for _, h := range now {
 		if u, ok := s.Upstream(h.Name); ok {
-			sights[h.Name] = newSight(u, h.Counts.Healthy)
+			sights[h.Name] = newSight(u, h)
 		}
 	}
 	if all { // one walk over all views costs less than one over all proxies for each upstream
@@ -222,7 +222,11 @@ func (w *Watch) looked(s *spec.Spec, h Upstream, seen Seen) {
 	w.mu.Unlock()
 	w.turned(model.EventUpstreamPanic, h.Name, was.Panicking, seen.Panicking, seen, s.Revision)
 	w.turned(model.EventUpstreamNobody, h.Name, was.NoneMet, seen.NoneMet, seen, s.Revision)
-	w.tell(Join(u, h, seen), s.Revision)
+	now := Join(u, h, seen)
+	if was.Reporting > 0 && seen.Reporting == 0 && now.Why == "" {
+		now.Why = "by its source; nobody reports on it any more"
+	}
+	w.tell(now, s.Revision)
 }
 
 // turned tells that what a part of the proxies sees began, or is over.
@@ -278,7 +282,7 @@ func (w *Watch) HealthBy(name string, views []fleet.View) (Upstream, bool) {
 }
 
 func (w *Watch) see(s *spec.Spec, u *spec.Upstream, h Upstream, views []fleet.View, connected map[string]int) Seen {
-	return w.counted(See(u, h.Counts.Healthy, views, w.proxies(s, h.Name, connected)), h.Name)
+	return w.counted(See(u, h, views, w.proxies(s, h.Name, connected)), h.Name)
 }
 
 // counted adds what requests came of it lately.

@@ -8,7 +8,7 @@ type Group struct {
 	Match      GroupMatch `json:"match,omitempty" doc:"Which proxies. Default: those whose node.cluster is the group's name."`
 	Listeners  []string   `json:"listeners" required:"true" doc:"Names of Listener documents."`
 	Identities []string   `json:"identities,omitempty" doc:"Names in the client certificates of proxies that may be in the group: exact, or with one * at the beginning or the end. Default: any proxy that matches."`
-	Telemetry  string     `json:"telemetry,omitempty" default:"upstreams" enum:"off,failures,upstreams,endpoints" doc:"What its proxies report of what they see, as far as their bootstraps carry it; each level has those before it. failures: requests that fail, and why. upstreams: how many endpoints of each upstream they would use, panic, limits, latency. endpoints: which ones; about 100 bytes for each endpoint and report, uncompressed. Changing it drains the connections of the group's listeners, and to or from endpoints makes its clusters anew."`
+	Telemetry  string     `json:"telemetry,omitempty" default:"upstreams" enum:"off,failures,upstreams,endpoints" doc:"What its proxies report of what they see, as far as their bootstraps carry it; each level has those before it. failures: requests that fail, and why. upstreams: how many endpoints of each upstream they would use, panic, limits, latency. endpoints: which ones; about 100 bytes for each endpoint and report, uncompressed. Changing it to or from off drains the connections of the group's listeners, to or from endpoints makes its clusters anew."`
 }
 
 // GroupMatch is exact, and everything written must hold.

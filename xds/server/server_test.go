@@ -275,6 +275,7 @@ func TestRoster(t *testing.T) {
 				t.Errorf("shown: %+v", got)
 			}
 		})
+		synctest.Wait()
 		want := []string{"joined 1 e upstreams endpoints secret 5s map[wellspring.reportInterval:5s wellspring.telemetry:endpoints]", "moved e g endpoints", "left 1 e"}
 		if !slices.Equal(r.told, want) {
 			t.Errorf("told %q, want %q", r.told, want)
