@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,12 +209,15 @@ func TestWatch(t *testing.T) {
 		d, f, touched := &declared{s, 4}, fleet.New(fleet.Config{}), health.NewTouched()
 		f.Joined(1, model.Proxy{ID: "e", Group: "edge"}, model.TelemetryUpstreams)
 		f.Joined(1, model.Proxy{ID: "silent", Group: "edge"}, model.TelemetryUpstreams)
+		var mu sync.Mutex // guards told
 		var told []string
 		w := health.NewWatch(health.WatchConfig{Source: d, Fleet: f, Touched: touched, Emit: func(e model.Event) {
 			what := strings.TrimPrefix(e.Kind, "upstream.")
 			if what == "state" {
 				what = e.Subject.Name
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			told = append(told, fmt.Sprintf("%s %s → %s by %d", what, e.From, e.To, e.Revision))
 		}})
 		ctx := t.Context()
@@ -222,6 +226,8 @@ func TestWatch(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if got := strings.Join(told, "; "); got != want {
 				t.Errorf("told %q, want %q", got, want)
 			}
