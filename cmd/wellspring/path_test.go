@@ -299,6 +299,16 @@ func TestRealPath(t *testing.T) {
 	t.Run("mutual TLS", func(t *testing.T) { walkPath(t, "1.40", newKeys(t)) })
 }
 
+// unwell says what health says while not every backend is healthy. The 503s that the
+// walk asked for itself count as failures for a minute.
+func (s *stack) unwell() string {
+	out, code := s.control.cli("health")
+	if all := strings.Contains(out, "3/3"); all && (code == 0 || strings.Contains(out, "requests failed lately")) {
+		return ""
+	}
+	return out
+}
+
 func walkPath(t *testing.T, version string, k *keys) {
 	s := newStack(t, version, k)
 
@@ -379,11 +389,7 @@ func walkPath(t *testing.T, version string, k *keys) {
 				return err.Error()
 			}
 		}
-		out, code := s.control.cli("health")
-		if code == 0 {
-			return ""
-		}
-		return out
+		return s.unwell()
 	})
 
 	// 6. control plane restarted under traffic: nothing is lost
@@ -434,13 +440,7 @@ func walkPath(t *testing.T, version string, k *keys) {
 		s.register(i)
 	}
 	s.answers(time.Second, "registered again → 200", 200, "")
-	within(t, time.Second, "health says healthy", func() string {
-		out, code := s.control.cli("health")
-		if code == 0 {
-			return ""
-		}
-		return out
-	})
+	within(t, time.Second, "health says healthy", s.unwell)
 }
 
 // metric sums the samples of a metric whose labels contain a text.
