@@ -406,14 +406,14 @@ func walkPath(t *testing.T, version string, k *keys) {
 		return out
 	})
 	within(t, 5*time.Second, "the assignment, which every new stream is answered", func() string {
-		if sent := s.metric("wellspring_xds_resources_total", `change="sent"`); sent < 1 {
+		if sent := s.control.metric("wellspring_xds_resources_total", `change="sent"`); sent < 1 {
 			return "nothing was sent"
 		}
 		return ""
 	})
 	time.Sleep(300 * time.Millisecond)
 	s.noneLost("control plane killed and back")
-	if sent := s.metric("wellspring_xds_resources_total", `change="sent"`); sent != 1 {
+	if sent := s.control.metric("wellspring_xds_resources_total", `change="sent"`); sent != 1 {
 		out, _ := s.control.cli("events", "-o", "wide", "--limit", "50")
 		t.Errorf("the reconnect was sent %v resources, want the one assignment\n%s\n%s", sent, out, s.control.Output())
 	}
@@ -444,11 +444,11 @@ func walkPath(t *testing.T, version string, k *keys) {
 }
 
 // metric sums the samples of a metric whose labels contain a text.
-func (s *stack) metric(name, label string) float64 {
-	s.t.Helper()
-	text, err := s.control.client().Text(s.t.Context(), "/metrics")
+func (c *controlPlane) metric(name, label string) float64 {
+	c.t.Helper()
+	text, err := c.client().Text(c.t.Context(), "/metrics")
 	if err != nil {
-		s.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	sum := 0.0
 	for line := range strings.Lines(text) {

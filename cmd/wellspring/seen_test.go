@@ -175,58 +175,74 @@ func TestRealStates(t *testing.T) {
 	}
 	t.Logf("%-14s %-9s %-6s %s", "STATE MADE", "SHOWN", "DELAY", "WHY")
 	for _, s := range states {
-		u, got, flags := control.look(ctx, t, edge, s)
+		var u admin.UpstreamHealth
+		var wrong []string
+		for range 10 { // on a busy machine a check of a good endpoint fails for once
+			if u, wrong = control.look(t, edge, s); len(wrong) == 0 {
+				break
+			}
+			time.Sleep(time.Second)
+		}
 		t.Logf("%-14s %-9s %-6s %s", s.name, u.State, shown[s.name].Round(100*time.Millisecond), u.Why)
-		if shown[s.name] == 0 || u.State != s.state || !strings.Contains(u.Why, s.why) {
-			t.Errorf("%s: shown as %s (%s), want %s (%s)", s.name, u.State, u.Why, s.state, s.why)
+		if shown[s.name] == 0 {
+			wrong = append(wrong, "not shown in a minute")
 		}
-		if !strings.HasPrefix(got, s.answer) {
-			t.Errorf("%s: clients get %q, want %q", s.name, got, s.answer)
-		}
-		if s.flag != "" && !strings.Contains(flags, " "+s.flag+" ") {
-			t.Errorf("%s: failed requests are counted as %q, want %s", s.name, flags, s.flag)
-		}
-		if s.name == "enough" && u.Views[0].Panicked || s.name == "panic" && !u.Views[0].Panicked {
-			t.Errorf("%s: panics: %t", s.name, u.Views[0].Panicked)
-		}
-		conflicts := ""
-		for _, row := range u.Matrix {
-			conflicts += strings.Join(row.Conflicts, "\n")
-		}
-		switch s.name {
-		case "passing":
-			if !strings.Contains(conflicts, "proxy edge-1 would not use ") || !strings.Contains(conflicts, "; consul says healthy") {
-				t.Errorf("conflicts %q", conflicts)
-			}
-		case "failing":
-			if flags := u.Endpoints[0].Proxies[0].Flags; u.Endpoints[0].Reason == "" || len(flags) != 1 || flags[0] != "eds_unhealthy" {
-				t.Errorf("reason %q, the proxy says %v", u.Endpoints[0].Reason, flags)
-			}
+		if len(wrong) > 0 {
+			t.Errorf("%s: %s", s.name, strings.Join(wrong, "; "))
 		}
 	}
 }
 
-// look asks for a state as it is now; requests without an answer in time are asked
-// again.
-func (c *controlPlane) look(ctx context.Context, t *testing.T, edge string, s state) (u admin.UpstreamHealth, got, flags string) {
+// look holds a state as it is shown now against what it must be, and says what is
+// wrong. Requests without the right answer are asked again: a breaker lets one
+// through, panic goes to anybody.
+func (c *controlPlane) look(t *testing.T, edge string, s state) (u admin.UpstreamHealth, wrong []string) {
 	t.Helper()
-	if err := c.client().Get(ctx, "/v1/upstreams/"+s.name+"/health", nil, &u); err != nil {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	if err := c.client().Get(t.Context(), "/v1/upstreams/"+s.name+"/health", nil, &u); err != nil {
 		t.Fatal(err)
 	}
-	for range 20 { // a breaker lets one through, panic goes to anybody
-		if got, _ = answer(ctx, edge, s.name); strings.HasPrefix(got, s.answer) {
+	if u.State != s.state || !strings.Contains(u.Why, s.why) {
+		say("shown as %s (%s), want %s (%s)", u.State, u.Why, s.state, s.why)
+	}
+	got := ""
+	for range 20 {
+		if got, _ = answer(t.Context(), edge, s.name); strings.HasPrefix(got, s.answer) {
 			break
 		}
 	}
+	if !strings.HasPrefix(got, s.answer) {
+		say("clients get %q, want %q", got, s.answer)
+	}
 	var f struct{ Counted []fleet.Failure }
-	if err := c.client().Get(ctx, "/v1/upstreams/"+s.name+"/failures", nil, &f); err != nil {
+	if err := c.client().Get(t.Context(), "/v1/upstreams/"+s.name+"/failures", nil, &f); err != nil {
 		t.Fatal(err)
 	}
-	flags = " "
+	flags := " "
 	for _, x := range f.Counted {
 		flags += x.Flag + " "
 	}
-	return u, got, flags
+	if s.flag != "" && !strings.Contains(flags, " "+s.flag+" ") {
+		say("failed requests are counted as %q, want %s", flags, s.flag)
+	}
+	if s.name == "enough" && u.Views[0].Panicked || s.name == "panic" && !u.Views[0].Panicked {
+		say("panics: %t", u.Views[0].Panicked)
+	}
+	conflicts := ""
+	for _, row := range u.Matrix {
+		conflicts += strings.Join(row.Conflicts, "\n")
+	}
+	switch s.name {
+	case "passing":
+		if !strings.Contains(conflicts, "proxy edge-1 would not use ") || !strings.Contains(conflicts, "; consul says healthy") {
+			say("conflicts %q", conflicts)
+		}
+	case "failing":
+		if flags := u.Endpoints[0].Proxies[0].Flags; u.Endpoints[0].Reason == "" || len(flags) != 1 || flags[0] != "eds_unhealthy" {
+			say("reason %q, the proxy says %v", u.Endpoints[0].Reason, flags)
+		}
+	}
+	return u, wrong
 }
 
 // answer is what a client gets of a state.
