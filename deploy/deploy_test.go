@@ -298,7 +298,7 @@ func TestRealMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := proc.Start(program(t), []string{"serve", "--data-dir", dir, "--telemetry-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, nil)
+	server, err := proc.Start(program(t), []string{"serve", "--data-dir", dir, "--telemetry-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--freshness-interval", "5s"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,15 @@ type Importer interface {
 	Names(ctx context.Context, report func([]model.ServiceKey, Failed))
 }
 
+// Registry is a source that a canary can be registered in.
+type Registry interface {
+	// Flip registers a canary, or gives it another value. It returns once the registry
+	// has taken that.
+	Flip(ctx context.Context, c model.Canary) error
+	// Retire takes a canary out.
+	Retire(ctx context.Context, id string) error
+}
+
 // Report is what a source says about a key: Present, Empty, Absent or Failed. A
 // key without a name is the source itself in that datacenter, and takes Fresh,
 // Failed or Unwatched.

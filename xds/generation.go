@@ -32,7 +32,7 @@ func (p *Publisher) stranger(wanted []string) bool {
 	defer p.mu.Unlock()
 	return !p.history && slices.ContainsFunc(wanted, func(name string) bool {
 		_, known := p.definitions[name]
-		return !known
+		return !known && !isCanary(translate.UpstreamOf(name))
 	})
 }
 

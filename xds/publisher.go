@@ -93,6 +93,8 @@ type Config struct {
 	Emit func(model.Event)
 	// Touched is told which upstreams may do otherwise than before; nil tells nobody.
 	Touched Touched
+	// Canaries are the sources of which every Envoy holds the canaries.
+	Canaries []string
 	// ReadyDeadline is when streams are served though not every service was
 	// answered again after a start. Zero is never.
 	ReadyDeadline time.Duration
@@ -105,6 +107,7 @@ type Publisher struct {
 	cfg     Config
 	started time.Time
 	before  map[model.ServiceKey]bool // set in New: services that ever answered, by the store
+	own     []published               // set in New: the canaries
 
 	mu          sync.Mutex                // guards what follows
 	must        map[model.ServiceKey]bool // services that a start waits for
@@ -224,7 +227,7 @@ func New(cfg Config) *Publisher {
 		cfg.Touched = nobody{}
 	}
 	p := &Publisher{
-		cfg: cfg, started: cfg.Now(), must: map[model.ServiceKey]bool{},
+		cfg: cfg, started: cfg.Now(), own: canaries(cfg.Canaries), must: map[model.ServiceKey]bool{},
 		classes: map[delivery.Class]bool{}, published: map[string]*published{}, unknown: map[string]bool{}, awaits: map[model.ServiceKey]bool{},
 		assignments: map[string]*delivery.Resource{}, made: map[string]madeAssignment{}, clusters: map[clusterKey]madeCluster{},
 		lastGood: map[lastKey]*delivery.Resource{}, secrets: map[string]made{}, forGRPC: map[string]form{}, entrances: map[lastKey]entrance{}, definitions: map[string]definition{}, older: map[string]bool{},
@@ -470,6 +473,10 @@ func (p *Publisher) localOf(s *spec.Spec) map[model.ServiceKey]localService {
 // later, and an upstream would have nobody in between.
 func (p *Publisher) service(k model.ServiceKey) *model.Service {
 	switch {
+	case k.Name == model.CanaryService:
+		if svc := p.cfg.Catalog.Entry(k).Service; svc != nil {
+			return svc
+		}
 	case k.Source != spec.SourceLocal:
 		return p.cfg.Catalog.Entry(k).Service
 	case p.local[k].svc != nil:
@@ -509,7 +516,7 @@ func (p *Publisher) prune() {
 		}
 	}
 	for k := range p.clusters {
-		if p.spec.Document(spec.KindUpstream, k.name) == nil {
+		if p.spec.Document(spec.KindUpstream, k.name) == nil && !isCanary(k.name) {
 			delete(p.clusters, k)
 		}
 	}
@@ -545,6 +552,9 @@ func (p *Publisher) wants() []model.ServiceKey {
 		}
 	}
 	for _, pub := range p.published {
+		keys[pub.key] = true
+	}
+	for _, pub := range p.own {
 		keys[pub.key] = true
 	}
 	for name := range p.older {
@@ -594,6 +604,9 @@ func (p *Publisher) decide() {
 			p.unknown[d.Name] = true
 			p.awaits[key] = true
 		}
+	}
+	for _, pub := range p.own {
+		next[pub.name] = &pub
 	}
 	p.published = next
 	p.older = p.olderOf(p.cfg.Engine.Wanted())
@@ -692,7 +705,10 @@ func (p *Publisher) markImported() {
 	p.mu.Unlock()
 }
 
+// markAnswered writes down who answered, for the next start. Canaries do so at every one:
+// that says nothing of the others.
 func (p *Publisher) markAnswered(keys []model.ServiceKey) {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k model.ServiceKey) bool { return k.Name == model.CanaryService })
 	if err := p.cfg.Store.MarkAnswered(keys); err != nil {
 		p.cfg.Logger.Error("answered services not written", "err", err)
 	}

@@ -175,7 +175,13 @@ func (p *Publisher) content(c delivery.Class) content {
 	form := formOf(c)
 	band := form.Band
 	t := newContent()
-	for _, name := range p.spec.UpstreamsFor(c.Group, band == translate.GRPC) {
+	names := p.spec.UpstreamsFor(c.Group, band == translate.GRPC)
+	if band != translate.GRPC {
+		for _, pub := range p.own {
+			names = append(names, pub.name)
+		}
+	}
+	for _, name := range names {
 		pub := p.published[name]
 		if pub == nil {
 			t.unknown[name] = true

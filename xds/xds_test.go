@@ -44,6 +44,7 @@ type memoryStore struct {
 	changed  chan struct{}
 	answered map[model.ServiceKey]bool
 	imported map[string]model.ServiceKey
+	read     int // how often the history was
 }
 
 func newStore(t testing.TB, text string) *memoryStore {
@@ -141,6 +142,7 @@ func (s *memoryStore) Changed() <-chan struct{} {
 func (s *memoryStore) Upstreams() ([]*spec.Document, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.read++
 	return slices.Clone(s.past), nil
 }
 
@@ -233,6 +235,7 @@ type world struct {
 	t         testing.TB
 	store     *memoryStore
 	registry  *registry
+	canary    *local.Canary
 	publisher *xds.Publisher
 	engine    *delivery.Engine
 	server    *server.Server
@@ -255,13 +258,15 @@ func (f *freezer) Write(b []byte) (int, error) {
 	return f.Conn.Write(b)
 }
 
-func newWorld(t testing.TB, store *memoryStore) *world {
+// newWorld starts a world; canaries are the sources of which every Envoy holds them.
+func newWorld(t testing.TB, store *memoryStore, canaries ...string) *world {
 	t.Helper()
 	w := &world{t: t, store: store, registry: &registry{said: map[string]discovery.Report{}}}
-	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": late{local.Source{Store: store}}, "consul": w.registry}})
+	w.canary = local.NewCanary()
+	catalog := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"local": late{local.Source{Store: store, Canary: w.canary}}, "consul": w.registry}})
 	engine := delivery.NewEngine()
 	w.engine = engine
-	w.publisher = xds.New(xds.Config{Store: store, Catalog: catalog, Engine: engine})
+	w.publisher = xds.New(xds.Config{Store: store, Catalog: catalog, Engine: engine, Canaries: canaries})
 	w.server = server.New(server.Config{Publisher: w.publisher, Engine: engine, SpecChanged: w.publisher.Changed, Stall: 300 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

@@ -38,6 +38,7 @@ type config struct {
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Notify     notifyConfig     `json:"notify,omitempty" doc:"who is told of an outage"`
+	Freshness  freshnessConfig  `json:"freshness,omitempty" doc:"measuring how long a change takes from a source to the proxies"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
 }
 
@@ -98,6 +99,10 @@ type receiverConfig struct {
 	TokenFile string `json:"tokenFile,omitempty" doc:"file with the bearer token to send"`
 }
 
+type freshnessConfig struct {
+	Interval spec.Duration `json:"interval,omitempty" doc:"register a canary in each source, and change it each time that this is over; every Envoy gets a cluster for each source, to which no request goes; 5s to 1m, 30s is a good choice, 0s registers none"`
+}
+
 type secretsConfig struct {
 	Dir string `json:"dir,omitempty" doc:"the one folder below which documents may name files; default DATA/secrets"`
 }
@@ -114,6 +119,7 @@ type logConfig struct {
 type sourceConfig struct {
 	Name   string        `json:"name" required:"true" doc:"as upstreams say it in service.source"`
 	Import string        `json:"import,omitempty" default:"none" enum:"none,tagged,all" doc:"services that are upstreams without being declared: none, those with the tag wellspring, or all; listeners with autoRoutes lead to them"`
+	Canary string        `json:"canary,omitempty" default:"on" enum:"on,off" doc:"whether a canary is registered in it, where freshness.interval is set and consul.datacenter is not; its token needs service:write on wellspring-canary"`
 	Consul *consulConfig `json:"consul" required:"true" doc:"a Consul agent or server"`
 }
 
@@ -285,7 +291,7 @@ func configFlags(cmd *cobra.Command) func() (*config, error) {
 			}
 		}
 		if *consulAddress != "" {
-			s := sourceConfig{Name: "consul", Import: string(consul.ImportNone), Consul: &consulConfig{}}
+			s := sourceConfig{Name: "consul", Import: string(consul.ImportNone), Canary: canaryOn, Consul: &consulConfig{}}
 			spec.SetDefaults(s.Consul)
 			s.Consul.Address = *consulAddress
 			c.Sources = append(c.Sources, s)
@@ -317,6 +323,9 @@ func (c *config) check() error {
 	if age := c.XDS.MaxConnectionAge.D(); age > 0 && age < leastAge {
 		errs = append(errs, fmt.Errorf("xds.maxConnectionAge: %s is below the least that is taken, %s; 0s is never", age, leastAge))
 	}
+	if every := c.Freshness.Interval.D(); every != 0 && (every < leastInterval || every > mostInterval) {
+		errs = append(errs, fmt.Errorf("freshness.interval: %s is not taken; write %s to %s, or 0s", every, leastInterval, mostInterval))
+	}
 	told := map[string]bool{}
 	for i, r := range c.Notify.Receivers {
 		if u, err := url.Parse(r.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -339,6 +348,13 @@ func (c *config) check() error {
 	}
 	return nil
 }
+
+// Bounds of freshness.interval: each flip is a write to the registry.
+const (
+	leastInterval = 5 * time.Second
+	mostInterval  = time.Minute
+	canaryOn      = "on"
+)
 
 // leastAge of a connection; a fleet that connects anew is sent its endpoints again.
 const leastAge = time.Second

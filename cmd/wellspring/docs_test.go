@@ -11,6 +11,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/notify"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/delivery"
@@ -69,6 +70,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	server.New(server.Config{Engine: delivery.NewEngine()}).Metrics().Describe(descriptions)
 	admin.NewMetrics(admin.Config{}).Describe(descriptions)
 	notify.New(notify.Config{}).Metrics().Describe(descriptions)
+	freshness.New(freshness.Config{}).Describe(descriptions)
 	telemetry.New(telemetry.Config{Fleet: fleet.New(fleet.Config{})}).Metrics().Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {
@@ -85,7 +87,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	for _, l := range leaves(c) {
 		keys[l.path] = true
 	}
-	for _, key := range regexp.MustCompile("`((?:xds|telemetry|admin|secrets|history|events|notify)\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(operations), -1) {
+	for _, key := range regexp.MustCompile("`((?:xds|telemetry|admin|secrets|history|events|notify|freshness)\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(operations), -1) {
 		if !keys[key[1]] {
 			t.Errorf("docs/operations.md names the key %s, which there is not", key[1])
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -8,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -17,22 +17,22 @@ import (
 func sourcesCommand(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use: "sources", Short: "Show where services come from and whether that answers", Args: cobra.NoArgs,
-		Long:    "Exit status: 0 every source answers, 79 one does not.",
+		Long:    "FRESHNESS is how long a change takes from the source to the proxies, where the\nserver measures it (freshness.interval).\n\nExit status: 0 every source answers and what it says reaches the proxies, 79 one\ndoes not.",
 		Example: "  wellspring sources",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var out struct {
-				Items []discovery.SourceStatus `json:"items"`
+				Items []admin.Source `json:"items"`
 			}
 			if err := g.client().Get(cmd.Context(), "/v1/sources", nil, &out); err != nil {
 				return err
 			}
-			t := &table{head: []string{"SOURCE", "DATACENTER", "STATE", "SINCE", "SERVICES", "UNKNOWN", "ERROR"}}
+			t := &table{head: []string{"SOURCE", "DATACENTER", "STATE", "SINCE", "SERVICES", "UNKNOWN", "FRESHNESS", "ERROR"}}
 			var names []string
 			fine := true
 			for _, s := range out.Items {
-				fine = fine && s.IsFresh()
+				fine = fine && s.IsFine()
 				names = append(names, s.Name)
-				t.add(s.Name, orDash(s.Datacenter), s.State, ago(s.Since), fmt.Sprint(s.Services), fmt.Sprint(s.Unknown), orDash(s.Error))
+				t.add(s.Name, orDash(s.Datacenter), s.State, ago(s.Since), fmt.Sprint(s.Services), fmt.Sprint(s.Unknown), freshnessOf(s), orDash(cmp.Or(s.Error, whyStale(s))))
 			}
 			if err := g.print(cmd.OutOrStdout(), out, t, names); err != nil {
 				return err
@@ -43,6 +43,25 @@ func sourcesCommand(g *global) *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// freshnessOf is how long a change takes from the source to the proxies.
+func freshnessOf(s admin.Source) string {
+	if s.Freshness == nil {
+		return "-"
+	}
+	took := s.Freshness.Acknowledged.Duration()
+	if s.Freshness.Stale {
+		return "stale " + took.Round(time.Second).String()
+	}
+	return took.Round(time.Millisecond).String()
+}
+
+func whyStale(s admin.Source) string {
+	if s.Freshness == nil {
+		return ""
+	}
+	return s.Freshness.Why
 }
 
 func proxiesCommand(g *global) *cobra.Command {

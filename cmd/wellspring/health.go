@@ -158,6 +158,8 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 	for _, s := range o.Sources {
 		if !s.IsFresh() {
 			say("source %s: %s for %s: %s", s.Name, s.State, ago(s.Since), orDash(s.Error))
+		} else if !s.IsFine() {
+			say("source %s: stale: %s", s.Name, s.Freshness.Why)
 		}
 	}
 	for _, c := range o.Certificates {

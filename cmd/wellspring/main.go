@@ -147,7 +147,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table, wide, json, yaml or name")
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g), exportCommand(g),
-		historyCommand(g), restoreCommand(g), healthCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
+		historyCommand(g), restoreCommand(g), healthCommand(g), doctorCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
 		eventsCommand(g), bundleCommand(g), drainCommand(g), enableCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), logCommand(g), backupCommand(g), loadCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
@@ -157,8 +157,17 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// heedless verbs talk to no server; those that print YAML print it as JSON too.
-var heedless = map[string]bool{"serve": false, "completion": false, "bootstrap": true, "config": true, "token": false, "load": false}
+// heedless verbs talk to no server; by what they print.
+var heedless = map[string]prints{"serve": nothing, "completion": nothing, "bootstrap": data, "config": data, "token": nothing, "load": nothing, "doctor": everything}
+
+// prints is which forms of -o a verb has.
+type prints int
+
+const (
+	nothing prints = iota
+	data           // YAML, and the same as JSON
+	everything
+)
 
 // unheeded refuses a flag that every verb has and this one could only ignore.
 func unheeded(cmd *cobra.Command, output string) error {
@@ -166,7 +175,7 @@ func unheeded(cmd *cobra.Command, output string) error {
 	for top.HasParent() && top.Parent().HasParent() {
 		top = top.Parent()
 	}
-	prints, ok := heedless[top.Name()]
+	has, ok := heedless[top.Name()]
 	if !ok {
 		return nil
 	}
@@ -175,9 +184,9 @@ func unheeded(cmd *cobra.Command, output string) error {
 			return &exitError{exitUsage, fmt.Sprintf("%s talks to no server: leave --%s out", top.Name(), flag)}
 		}
 	}
-	if cmd.Flags().Changed("output") && (!prints || output != "yaml" && output != "json") {
+	if cmd.Flags().Changed("output") && has != everything && (has == nothing || output != "yaml" && output != "json") {
 		allowed := "leave -o out"
-		if prints {
+		if has == data {
 			allowed = "allowed are yaml and json"
 		}
 		return &exitError{exitUsage, fmt.Sprintf("-o %s: %s", output, allowed)}

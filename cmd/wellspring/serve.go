@@ -2,17 +2,20 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +35,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/files"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/notify"
@@ -115,7 +119,9 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	}
 
 	// 4. who exists
-	sources := map[string]discovery.Source{spec.SourceLocal: local.Source{Store: declared{st}}}
+	canary := local.NewCanary()
+	sources := map[string]discovery.Source{spec.SourceLocal: local.Source{Store: declared{st}, Canary: canary}}
+	registries := map[string]discovery.Registry{spec.SourceLocal: canary}
 	importers := map[string]discovery.Importer{}
 	for _, s := range c.Sources {
 		src, err := consul.New(consulSource(s, log))
@@ -126,6 +132,16 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		if s.Import != string(consul.ImportNone) {
 			importers[s.Name] = src
 		}
+		switch {
+		case s.Canary != canaryOn:
+		case s.Consul.Datacenter != "": // an agent registers in its own
+			log.Info("no canary in a source that reads one datacenter by its configuration", "source", s.Name, "datacenter", s.Consul.Datacenter)
+		default:
+			registries[s.Name] = src
+		}
+	}
+	if c.Freshness.Interval == 0 {
+		clear(registries)
 	}
 	catalog := discovery.New(discovery.Config{Sources: sources, Importers: importers, Logger: log, Emit: happened.Emit})
 
@@ -134,7 +150,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	touched := health.NewTouched()
 	publisher := xds.New(xds.Config{
 		Store: declared{st}, Catalog: catalog, Engine: engine, Logger: log, Emit: happened.Emit, ReadyDeadline: c.XDS.ReadyDeadline.D(),
-		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir), Touched: touched,
+		Secrets: certificates, SecretsDir: absolute(c.Secrets.Dir), Touched: touched, Canaries: slices.Collect(maps.Keys(registries)),
 	})
 	seen := fleet.New(fleet.Config{Emit: happened.Emit, Known: func(name string) bool { _, ok := publisher.Spec().Upstream(name); return ok }})
 	watch := health.NewWatch(health.WatchConfig{Source: publisher, Fleet: seen, Touched: touched, Emit: happened.Emit})
@@ -161,6 +177,11 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		return model.TelemetryOff
 	}}
 
+	fresh := freshness.New(freshness.Config{
+		Registries: registries, Interval: c.Freshness.Interval.D(), ID: "wellspring-" + rand.Text(), Catalog: catalog, Publisher: publisher, Streams: streams,
+		Emit: happened.Emit, Logger: log,
+	})
+
 	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
 	notifier := notify.New(notify.Config{
 		Receivers: receivers(c.Notify), Health: watch.Health, Lost: func(name string) uint64 { return seen.All(name).Failed }, Client: calls.Client(), Logger: log,
@@ -170,11 +191,11 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	// 7. what operators ask
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
-		Validate: publisher.Validate, Certificates: certificates.List, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
+		Validate: publisher.Validate, Certificates: certificates.List, Freshness: fresh.Status, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
 		Admins:  admins,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics())
+	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics(), fresh)
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
@@ -208,6 +229,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })
 	g.Go(func() error { return notifier.Run(ctx) })
+	g.Go(func() error { return fresh.Run(ctx) })
 	g.Go(func() error {
 		return serveHTTP(telemetryServer, netutil.LimitListener(telemetryListener, maxReporting))
 	})

@@ -29,6 +29,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -229,6 +230,10 @@ func (r *runner) want(ctx context.Context, keys []model.ServiceKey) {
 			cancel()
 			delete(r.watches, k)
 		}
+	}
+	if i := slices.IndexFunc(keys, func(k model.ServiceKey) bool { return k.Name == model.CanaryService }); i > 0 {
+		keys = slices.Clone(keys) // it is to show whether watches tell: it has one itself
+		keys[0], keys[i] = keys[i], keys[0]
 	}
 	limit := max(1, r.cfg.MaxConnections-reservedConnections)
 	var surplus []model.ServiceKey

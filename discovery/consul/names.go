@@ -81,7 +81,7 @@ func (s *Source) names(ctx context.Context) ([]model.ServiceKey, discovery.Faile
 	}
 	var keys []model.ServiceKey
 	for name := range services {
-		if name == "" || name == probeService || strings.HasSuffix(name, proxySuffix) {
+		if name == "" || name == probeService || name == model.CanaryService || strings.HasSuffix(name, proxySuffix) {
 			continue
 		}
 		keys = append(keys, model.ServiceKey{Source: s.cfg.Name, Name: name})

@@ -39,7 +39,7 @@ func TestNames(t *testing.T) {
 		cfg   Config
 		want  string
 	}{
-		"services":                     {reply: good("15", `{"consul": [], "web": ["a"], "api": [], "web-sidecar-proxy": [], "": []}`), want: "c/api c/web"},
+		"services":                     {reply: good("15", `{"consul": [], "web": ["a"], "api": [], "web-sidecar-proxy": [], "wellspring-canary": ["wellspring"], "": []}`), want: "c/api c/web"},
 		"nobody but Consul":            {reply: good("15", `{"consul": []}`), want: ""},
 		"no leader is known":           {reply: reply{status: 200, body: `{}`, index: "15"}, want: "no leader"},
 		"no leader answers":            {reply: reply{status: 500, body: "No cluster leader"}, want: "no leader"},

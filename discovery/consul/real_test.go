@@ -195,6 +195,26 @@ func TestRealTokens(t *testing.T) {
 	r.until("web", "a b")
 	r.until("nobody", "absent")
 
+	readOnly, err := New(Config{Name: "consul", Address: a.Address, Token: good.SecretID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := readOnly.Flip(t.Context(), model.Canary{ID: "one", Value: 1, Lasts: time.Minute}); err == nil || !strings.Contains(err.Error(), "give the token service:write on wellspring-canary") {
+		t.Errorf("a canary with a token that may only read: %v", err)
+	}
+	writes, err := New(Config{Name: "consul", Address: a.Address, Token: token("writes", `service "wellspring-canary" { policy = "write" }`).SecretID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func() error{
+		func() error { return writes.Flip(t.Context(), model.Canary{ID: "one", Value: 1, Lasts: time.Minute}) },
+		func() error { return writes.Retire(t.Context(), "one") },
+	} {
+		if err := do(); err != nil {
+			t.Errorf("a canary with a token for it: %v", err)
+		}
+	}
+
 	unknown := reader("99999999-2222-3333-4444-555555555555")
 	unknown.until("web", "failed: denied")
 	unknown.until("", "failed: denied")

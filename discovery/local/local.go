@@ -17,8 +17,11 @@ type Store interface {
 	Changed() <-chan struct{}
 }
 
-// Source reads the declared services. It never fails.
-type Source struct{ Store Store }
+// Source reads the declared services, and the canary's. It never fails.
+type Source struct {
+	Store  Store
+	Canary *Canary // nil has none
+}
 
 // Run implements discovery.Source.
 func (s Source) Run(ctx context.Context, want <-chan []model.ServiceKey, report func(model.ServiceKey, discovery.Report)) error {
@@ -30,6 +33,8 @@ func (s Source) Run(ctx context.Context, want <-chan []model.ServiceKey, report 
 		for _, svc := range s.Store.Spec().LocalServices() {
 			services[svc.Key] = svc
 		}
+		canary, flipped := s.Canary.state()
+		services[canary.Key] = canary
 		for _, k := range keys {
 			svc, ok := services[k]
 			switch {
@@ -46,6 +51,7 @@ func (s Source) Run(ctx context.Context, want <-chan []model.ServiceKey, report 
 			return nil
 		case keys = <-want:
 		case <-changed:
+		case <-flipped:
 		}
 	}
 }

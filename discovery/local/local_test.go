@@ -103,6 +103,48 @@ func TestLocal(t *testing.T) {
 	})
 }
 
+// The canary is one endpoint while it is registered, each flip is told, and no other
+// service is.
+func TestCanary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, canary := &store{}, local.NewCanary()
+		st.set(t, "kind: Service\nname: people\nspec: {endpoints: [{address: '10.0.0.1:80', id: one}]}\n")
+		var mu sync.Mutex
+		var said []string
+		want := make(chan []model.ServiceKey, 1)
+		want <- []model.ServiceKey{model.CanaryKey(spec.SourceLocal)}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- local.Source{Store: st, Canary: canary}.Run(ctx, want, func(k model.ServiceKey, r discovery.Report) {
+				mu.Lock()
+				defer mu.Unlock()
+				if k.Name != "" {
+					said = append(said, k.Name+" "+say(r))
+				}
+			})
+		}()
+		synctest.Wait()
+		for _, f := range []func() error{
+			func() error { return canary.Flip(ctx, model.Canary{ID: "me", Value: 7}) },
+			func() error { return canary.Flip(ctx, model.Canary{ID: "me", Value: 8}) },
+			func() error { return canary.Retire(ctx, "me") },
+		} {
+			if err := f(); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got, want := strings.Join(said, "; "), "wellspring-canary empty; wellspring-canary me*7; wellspring-canary me*8; wellspring-canary empty"; got != want {
+			t.Errorf("said %q, want %q", got, want)
+		}
+	})
+}
+
 func say(r discovery.Report) string {
 	switch x := r.(type) {
 	case discovery.Present:

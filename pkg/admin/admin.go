@@ -34,6 +34,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -98,6 +99,9 @@ type Config struct {
 	Validate func(before, after *spec.Spec) (faults, warnings spec.Faults)
 	// Certificates lists those in use; nil is none.
 	Certificates func() []model.Certificate
+	// Freshness is how fresh a source is by its canary, nil where it has none; nil is none
+	// anywhere.
+	Freshness func(source string) *freshness.Status
 	// Admins says which Envoys may be asked.
 	Admins  envoyadmin.Policy
 	Metrics http.Handler

@@ -13,6 +13,7 @@ import (
 	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -21,12 +22,12 @@ import (
 // Overview is the whole at a glance.
 type Overview struct {
 	// State is the worst upstream's.
-	State     health.State             `json:"state"`
-	Revision  uint64                   `json:"revision"`
-	Upstreams []health.Upstream        `json:"upstreams" doc:"worst first"`
-	Sources   []discovery.SourceStatus `json:"sources"`
-	Proxies   ProxyCounts              `json:"proxies"`
-	Problems  []model.Problem          `json:"problems"`
+	State     health.State      `json:"state"`
+	Revision  uint64            `json:"revision"`
+	Upstreams []health.Upstream `json:"upstreams" doc:"worst first"`
+	Sources   []Source          `json:"sources"`
+	Proxies   ProxyCounts       `json:"proxies"`
+	Problems  []model.Problem   `json:"problems"`
 	// Certificates are those that end soon, ended, or cannot be read.
 	Certificates []model.Certificate `json:"certificates"`
 	// Reports is how proxies report what they see.
@@ -34,6 +35,16 @@ type Overview struct {
 	// Held are upstreams that are not served in their newest form.
 	Held []HeldUpstream `json:"held"`
 }
+
+// Source is where services come from, and how fresh what the proxies have of it is.
+type Source struct {
+	discovery.SourceStatus
+	// Freshness is by its canary; nil where it has none.
+	Freshness *freshness.Status `json:"freshness,omitempty"`
+}
+
+// IsFine tells whether the source answers, and what it says reaches the proxies.
+func (s Source) IsFine() bool { return s.IsFresh() && (s.Freshness == nil || !s.Freshness.Stale) }
 
 // ProxyCounts of the fleet.
 type ProxyCounts struct {
@@ -112,7 +123,7 @@ type (
 	}
 	sourcesOut struct {
 		Body struct {
-			Items []discovery.SourceStatus `json:"items"`
+			Items []Source `json:"items"`
 		}
 	}
 )
@@ -129,14 +140,26 @@ func (s *server) health(api huma.API) {
 	huma.Register(api, operation("list-sources", http.MethodGet, "/v1/sources", "Where services come from"),
 		func(context.Context, *struct{}) (*sourcesOut, error) {
 			out := &sourcesOut{}
-			out.Body.Items = s.Catalog.Sources()
+			out.Body.Items = s.sources()
 			return out, nil
 		})
 }
 
+func (s *server) sources() []Source {
+	out := []Source{}
+	for _, x := range s.Catalog.Sources() {
+		is := Source{SourceStatus: x}
+		if x.Datacenter == "" && s.Freshness != nil {
+			is.Freshness = s.Freshness(x.Name)
+		}
+		out = append(out, is)
+	}
+	return out
+}
+
 func (s *server) overview(ctx context.Context, _ *struct{}) (*overviewOut, error) {
 	o := Overview{
-		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Health.Health(), Sources: s.Catalog.Sources(),
+		State: health.Healthy, Revision: s.Store.State().Spec.Revision, Upstreams: s.Health.Health(), Sources: s.sources(),
 		Problems: s.Publisher.Problems(), Held: []HeldUpstream{}, Certificates: []model.Certificate{},
 	}
 	for _, c := range s.Certificates() {

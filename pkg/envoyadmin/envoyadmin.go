@@ -1,10 +1,10 @@
 // Package envoyadmin asks an Envoy's admin port what it holds: GET requests to
-// /clusters, with a deadline and a limit on size.
+// /clusters, /stats and /config_dump, with a deadline and a limit on size. What was
+// saved of them is read alike.
 package envoyadmin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +20,7 @@ import (
 
 const (
 	deadline = 2 * time.Second
+	patience = 30 * time.Second // of a person who asks one Envoy for all
 	maxBody  = 64 << 20
 )
 
@@ -46,7 +47,7 @@ func (p Policy) Client(x model.Proxy) (*Client, error) {
 		if p.SocketDir == "" || err != nil || !below(p.SocketDir, real) {
 			return nil, fmt.Errorf("its admin socket %s is not below envoyAdmin.socketDir", addr)
 		}
-		return newClient("unix", real), nil
+		return newClient("unix", real, deadline), nil
 	}
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -59,7 +60,7 @@ func (p Policy) Client(x model.Proxy) (*Client, error) {
 	case slices.Contains(p.OwnPorts, ap.Port()):
 		return nil, fmt.Errorf("its admin address %s is a port of the control plane", addr)
 	}
-	return newClient("tcp", addr), nil
+	return newClient("tcp", addr, deadline), nil
 }
 
 // below tells whether a path, free of links, lies below a folder.
@@ -74,10 +75,26 @@ func below(dir, path string) bool {
 	return strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
+// At returns a client for the admin at an address that a person names: HOST:PORT,
+// http://HOST:PORT or unix:///path.
+func At(address string) (*Client, error) {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("%q is not unix:///path", address)
+		}
+		return newClient("unix", path, patience), nil
+	}
+	hostPort := strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/")
+	if _, port, err := net.SplitHostPort(hostPort); err != nil || port == "" || strings.Contains(hostPort, "/") {
+		return nil, fmt.Errorf("%q is neither HOST:PORT, http://HOST:PORT nor unix:///path", address)
+	}
+	return newClient("tcp", hostPort, patience), nil
+}
+
 // Client asks one Envoy.
 type Client struct{ http *http.Client }
 
-func newClient(network, address string) *Client {
+func newClient(network, address string, deadline time.Duration) *Client {
 	return &Client{&http.Client{
 		Timeout:       deadline,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -85,22 +102,6 @@ func newClient(network, address string) *Client {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}},
 	}}
-}
-
-// Host is one endpoint as an Envoy holds it.
-type Host struct {
-	Address string `json:"address"`
-	// Name is NAME:PORT of a host that this proxy resolved, "" of others.
-	Name string `json:"name,omitempty"`
-	// Usable is what the balancer goes by: no flag says otherwise.
-	Usable bool `json:"usable"`
-	// Degraded is usable where the healthy do not suffice; Excluded does not count for
-	// panic: it drains, or was never checked.
-	Degraded bool `json:"degraded,omitempty"`
-	Excluded bool `json:"excluded,omitempty"`
-	// Flags say why a host is out: failed_active_health_check, failed_outlier_check,
-	// pending_active_hc and so on, and the assignment's own status.
-	Flags []string `json:"flags,omitempty"`
 }
 
 // Clusters returns the hosts of one cluster, by address; none where the Envoy
@@ -116,84 +117,15 @@ func (c *Client) AllClusters(ctx context.Context) (map[string][]Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all struct {
-		Clusters []struct {
-			Name  string       `json:"name"`
-			Hosts []hostStatus `json:"host_statuses"`
-		} `json:"cluster_statuses"`
+	clusters, err := ParseClusters(body)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(body, &all); err != nil {
-		return nil, fmt.Errorf("read /clusters: %w", err)
-	}
-	out := make(map[string][]Host, len(all.Clusters))
-	for _, cl := range all.Clusters {
-		hosts := make([]Host, 0, len(cl.Hosts))
-		for _, h := range cl.Hosts {
-			hosts = append(hosts, h.host())
-		}
-		slices.SortFunc(hosts, func(a, b Host) int { return strings.Compare(a.Address, b.Address) })
-		out[cl.Name] = hosts
+	out := make(map[string][]Host, len(clusters))
+	for name, cl := range clusters {
+		out[name] = cl.Hosts
 	}
 	return out, nil
-}
-
-// Count counts hosts as Envoy's gauges do.
-func Count(hosts []Host) (healthy, degraded, excluded int) {
-	for _, h := range hosts {
-		switch {
-		case h.Excluded:
-			excluded++
-		case h.Degraded:
-			degraded++
-		case h.Usable:
-			healthy++
-		}
-	}
-	return healthy, degraded, excluded
-}
-
-type hostStatus struct {
-	Address struct {
-		Socket struct {
-			Address string `json:"address"`
-			Port    int    `json:"port_value"`
-		} `json:"socket_address"`
-	} `json:"address"`
-	Hostname string         `json:"hostname"`
-	Health   map[string]any `json:"health_status"`
-}
-
-func (h hostStatus) host() Host {
-	out := Host{Address: net.JoinHostPort(h.Address.Socket.Address, fmt.Sprint(h.Address.Socket.Port)), Usable: true}
-	if h.Hostname != "" {
-		out.Name = net.JoinHostPort(h.Hostname, fmt.Sprint(h.Address.Socket.Port))
-	}
-	for k, v := range h.Health {
-		switch x := v.(type) {
-		case bool:
-			if x {
-				out.Flags = append(out.Flags, k)
-			}
-		case string: // eds_health_status
-			if x != "HEALTHY" {
-				out.Flags = append(out.Flags, "eds_"+strings.ToLower(x))
-			}
-		}
-	}
-	slices.Sort(out.Flags)
-	for _, f := range out.Flags {
-		switch f {
-		case "pending_dynamic_removal":
-		case "eds_degraded", "failed_active_degraded_check", "failed_degraded_outlier_detection":
-			out.Degraded = true
-		case "eds_draining", "excluded_via_immediate_hc_fail", "pending_active_hc":
-			out.Usable, out.Excluded = false, true
-		default:
-			out.Usable = false
-		}
-	}
-	out.Degraded = out.Degraded && out.Usable
-	return out
 }
 
 func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
@@ -206,7 +138,10 @@ func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, fmt.Errorf("ask Envoy's admin: %w", err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if len(body) > maxBody {
+		err = fmt.Errorf("GET %s answers with more than %d bytes", path, maxBody)
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("ask Envoy's admin: GET %s: %s", path, resp.Status)
 	}

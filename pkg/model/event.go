@@ -40,6 +40,7 @@ const (
 	EventUpstreamPanic    = "upstream.panic"
 	EventUpstreamNobody   = "upstream.nobody"
 	EventSourceState      = "source.state"
+	EventSourceFreshness  = "source.freshness" // the canary of a source does not reach the proxies any more, or does again
 	EventProxyConnected   = "proxy.connected"
 	EventProxyGone        = "proxy.gone"
 	EventProxyRefused     = "proxy.refused"

@@ -40,6 +40,22 @@ func (s *Session) Deliveries() []model.Delivery {
 	return out
 }
 
+// Acked is the version of a resource that the proxy acknowledged last, "" before its first
+// answer; false where the proxy does not subscribe to it.
+func (s *Session) Acked(typ Type, name string) (version string, subscribed bool) {
+	st := s.types.of(typ)
+	if !st.started || !st.covers(name) {
+		return "", false
+	}
+	if x := st.stand(name); x.acked {
+		return x.version, true
+	}
+	if last := s.memory.last(typ, name); last != nil {
+		return last.Version, true
+	}
+	return "", true
+}
+
 // Holds returns the resources that the proxy holds or was just sent, by type.
 func (s *Session) Holds() map[Type][]*Resource {
 	out := map[Type][]*Resource{}

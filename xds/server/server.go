@@ -315,6 +315,18 @@ func (s *Server) Streams(context.Context) []model.Stream {
 	return out
 }
 
+// Acked calls f with every stream that subscribes to an assignment, and the version that
+// it acknowledged last, "" before its first answer.
+func (s *Server) Acked(assignment string, f func(proxy, version string)) {
+	for _, st := range s.open() {
+		st.look(func(x *delivery.Session) {
+			if version, subscribed := x.Acked(delivery.Assignments, assignment); subscribed {
+				f(st.node, version)
+			}
+		})
+	}
+}
+
 // Refused lists the streams that were refused in the last ten minutes, newest
 // first.
 func (s *Server) Refused() []model.RefusedStream {
