@@ -86,8 +86,8 @@ type socketConfig struct {
 
 // CheckConfig is one active health check.
 type CheckConfig struct {
-	Timeout  Duration `json:"timeout"`
-	HTTP     *struct {
+	Timeout Duration `json:"timeout"`
+	HTTP    *struct {
 		Path string `json:"path"`
 		Host string `json:"host"`
 	} `json:"http_health_check"`
