@@ -182,11 +182,11 @@ func (c *Catalog) Entry(k model.ServiceKey) model.Known {
 	if e == nil || e.unwanted {
 		return model.Known{}
 	}
-	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, FailingSince: e.failingSince}
+	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, Reason: string(e.failure.Reason), FailingSince: e.failingSince}
 	// A watch may go on answering from a cache while its registry is dead: what the
 	// probe of the source finds holds for each of its services.
 	if src := c.sources[model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}]; src != nil && out.Failure == nil {
-		out.Failure, out.FailingSince = src.failure.Err, src.failingSince
+		out.Failure, out.Reason, out.FailingSince = src.failure.Err, string(src.failure.Reason), src.failingSince
 	}
 	return out
 }

@@ -36,6 +36,7 @@ type config struct {
 	History    historyConfig    `json:"history,omitempty" doc:"how much of the documents' history is kept"`
 	Events     eventsConfig     `json:"events,omitempty" doc:"how much of what happened is kept on disk, in DATA/events"`
 	EnvoyAdmin envoyAdminConfig `json:"envoyAdmin,omitempty" doc:"asking proxies what they hold"`
+	Probe      probeConfig      `json:"probe,omitempty" doc:"trying endpoints from here, where somebody asks why requests fail"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Notify     notifyConfig     `json:"notify,omitempty" doc:"who is told of an outage"`
 	Freshness  freshnessConfig  `json:"freshness,omitempty" doc:"measuring how long a change takes from a source to the proxies"`
@@ -105,6 +106,12 @@ type freshnessConfig struct {
 
 type secretsConfig struct {
 	Dir string `json:"dir,omitempty" doc:"the one folder below which documents may name files; default DATA/secrets"`
+}
+
+// probeConfig is what explain tries of endpoints.
+type probeConfig struct {
+	Enabled  bool `json:"enabled,omitempty" default:"true" doc:"explain tries an upstream's health check, or a connection, from here: once, at its endpoints only"`
+	Loopback bool `json:"allowLoopback,omitempty" doc:"endpoints may be on this machine; where proxies run on others, those are not the same"`
 }
 
 type envoyAdminConfig struct {

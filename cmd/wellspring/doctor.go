@@ -194,11 +194,27 @@ func showFindings(b *strings.Builder, all []diagnose.Finding, wide bool) {
 	}
 }
 
+// broken breaks words that no line has room for.
+func broken(text string, most int) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range text {
+		if n++; r == ' ' {
+			n = 0
+		} else if n > most {
+			b.WriteByte(' ')
+			n = 1
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
 // fold prints a text after a head, in lines of width, each below the first.
 func fold(b *strings.Builder, head, text string) {
 	line := head
 	empty := true
-	for word := range strings.FieldsSeq(plain(text)) {
+	for word := range strings.FieldsSeq(broken(plain(text), width-utf8.RuneCountInString(head))) {
 		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			fmt.Fprintln(b, line)
 			line, empty = strings.Repeat(" ", utf8.RuneCountInString(head)), true

@@ -146,6 +146,19 @@ func (g *global) showRest(w io.Writer, o admin.Overview) {
 	if len(o.Upstreams) == 0 {
 		say("no upstream is declared; declare one with `wellspring apply -f FILE`")
 	}
+	var ill []string
+	for _, u := range o.Upstreams {
+		if u.State != health.Healthy {
+			ill = append(ill, u.Name)
+		}
+	}
+	switch len(ill) {
+	case 0:
+	case 1:
+		say("why: wellspring explain %s", ill[0])
+	default:
+		say("why: wellspring explain %s; or %s", ill[0], strings.Join(ill[1:], ", "))
+	}
 	say("")
 	line := fmt.Sprintf("proxies: %d connected, %d current", o.Proxies.Connected, o.Proxies.Current)
 	if o.Proxies.Refused > 0 || o.Proxies.Parked > 0 {

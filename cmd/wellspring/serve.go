@@ -40,6 +40,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/notify"
 	"github.com/wellspring-xds/wellspring/pkg/outbound"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
 	"github.com/wellspring-xds/wellspring/pkg/recorder"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -192,7 +193,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Freshness: fresh.Status, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
-		Admins:  admins,
+		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
 	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics(), fresh)
@@ -251,6 +252,15 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	err = g.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// prober tries endpoints; nil where it is switched off.
+func prober(c probeConfig, ownPorts []uint16) admin.Prober {
+	if !c.Enabled {
+		return nil
+	}
+	guard := outbound.Policy{Loopback: c.Loopback, OwnPorts: ownPorts}
+	return probe.Prober{Dial: guard.Dialer(probe.Deadline).DialContext}
 }
 
 func receivers(c notifyConfig) (out []notify.Receiver) {

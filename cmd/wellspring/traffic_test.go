@@ -446,6 +446,8 @@ func (s *nameServer) answer(query []byte) ([]byte, error) {
 	h.Response, h.RecursionAvailable = true, true
 	m := dnsmessage.Message{Header: h, Questions: []dnsmessage.Question{q}}
 	switch {
+	case strings.HasPrefix(q.Name.String(), "failing."):
+		m.RCode = dnsmessage.RCodeServerFailure
 	case !known:
 		m.RCode = dnsmessage.RCodeNameError
 	case q.Type == dnsmessage.TypeA:

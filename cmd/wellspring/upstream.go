@@ -60,6 +60,9 @@ func (g *global) showUpstream(ctx context.Context, w io.Writer, name string, mat
 	if u.Why != "" {
 		say("  %s", u.Why)
 	}
+	if u.State != health.Healthy {
+		say("  why: wellspring explain %s", u.Name)
+	}
 	t, names := endpointTable(u), []string{}
 	if matrix {
 		t = matrixTable(u.Matrix)

@@ -82,7 +82,7 @@ func (s *Source) endpoint(k model.ServiceKey, e *api.ServiceEntry) (model.Endpoi
 		}
 		ep.Addresses[tag] = net.JoinHostPort(a.Address, strconv.Itoa(port))
 	}
-	ep.Health, ep.Weight, ep.Reason = health(e)
+	ep.Health, ep.Weight, ep.Reason, ep.Check = health(e)
 	lk := s.cfg.LocalityKeys
 	meta := func(key string) string {
 		if v := e.Service.Meta[key]; v != "" {
@@ -97,10 +97,10 @@ func (s *Source) endpoint(k model.ServiceKey, e *api.ServiceEntry) (model.Endpoi
 
 // health folds the checks of node and service: maintenance, then critical, then
 // warning, then passing. https://developer.hashicorp.com/consul/api-docs/health
-func health(e *api.ServiceEntry) (model.Health, uint32, string) {
+func health(e *api.ServiceEntry) (h model.Health, weighs uint32, reason, check string) {
 	status := worst(e.Checks)
 	weight := e.Service.Weights.Passing
-	h := model.Healthy
+	h = model.Healthy
 	switch status {
 	case api.HealthMaint:
 		h = model.Draining
@@ -109,7 +109,6 @@ func health(e *api.ServiceEntry) (model.Health, uint32, string) {
 	case api.HealthWarning:
 		weight = e.Service.Weights.Warning
 	}
-	reason := ""
 	for _, c := range e.Checks {
 		if c == nil {
 			continue
@@ -123,13 +122,14 @@ func health(e *api.ServiceEntry) (model.Health, uint32, string) {
 		default:
 			continue
 		}
+		check = c.CheckID
 		break
 	}
 	if weight <= 0 && h == model.Healthy {
 		// Envoy refuses weight 0; draining is what it means.
-		h, reason = model.Draining, "weight 0 in Consul"
+		h, reason, check = model.Draining, "weight 0 in Consul", ""
 	}
-	return h, clampWeight(weight), clip(reason)
+	return h, clampWeight(weight), clip(reason), check
 }
 
 // worst is the aggregate of checks. A status that is not known counts as critical:

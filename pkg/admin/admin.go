@@ -6,6 +6,7 @@
 //	/v1/apply                many documents at once, or a dry run
 //	/v1/revisions[/…]        history, diff, restore
 //	/v1/health /v1/upstreams/{name}/health
+//	/v1/explain              why requests to an upstream fail
 //	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
 //	/v1/overrides            an operator's words about single endpoints
@@ -20,6 +21,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -103,8 +105,12 @@ type Config struct {
 	// anywhere.
 	Freshness func(source string) *freshness.Status
 	// Admins says which Envoys may be asked.
-	Admins  envoyadmin.Policy
-	Metrics http.Handler
+	Admins envoyadmin.Policy
+	// Prober tries endpoints from here; nil tries none. ClientTLS is what is spoken to an
+	// upstream's, nil for none, or why it cannot be spoken from here.
+	Prober    Prober
+	ClientTLS func(upstream string) (*tls.Config, error)
+	Metrics   http.Handler
 	// Profiles serves Go's profiles of this process to writers.
 	Profiles bool
 	Version  Version
@@ -133,6 +139,9 @@ func New(cfg Config) http.Handler {
 	if cfg.Validate == nil {
 		cfg.Validate = func(_, _ *spec.Spec) (faults, warnings spec.Faults) { return nil, nil }
 	}
+	if cfg.ClientTLS == nil {
+		cfg.ClientTLS = func(string) (*tls.Config, error) { return nil, nil }
+	}
 	if cfg.Certificates == nil {
 		cfg.Certificates = func() []model.Certificate { return nil }
 	}
@@ -150,6 +159,7 @@ func New(cfg Config) http.Handler {
 	s.documents(api)
 	s.history(api)
 	s.health(api)
+	s.explain(api)
 	s.fleet(api)
 	s.events(api)
 	s.overrides(api)

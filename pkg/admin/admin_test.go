@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/wellspring-xds/wellspring/discovery"
 	"github.com/wellspring-xds/wellspring/discovery/local"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
@@ -262,6 +264,22 @@ func TestEveryAnswer(t *testing.T) {
 		t.Errorf("health of web: %+v", h)
 	}
 	w.wants(404, "there are: far, web", "GET", "/v1/upstreams/none/health", "")
+
+	// why
+	why := decode[diagnose.Explanation](t, w.wants(200, "edge-1: read /config_dump", "GET", "/v1/explain?upstream=web", "")) // its admin knows /clusters alone
+	if why.Upstream != "web" || len(why.NotAsked) != 2 || !strings.Contains(why.NotAsked[1], "probes are switched off") {
+		t.Errorf("explained as %+v", why)
+	}
+	w.wants(200, `"code":"B1"`, "GET", "/v1/explain?upstream=far", "")
+	w.wants(404, "there are: far, web", "GET", "/v1/explain?upstream=none", "")
+	w.wants(404, `no proxy \"edge-2\"`, "GET", "/v1/explain?upstream=web&proxy=edge-2", "")
+	w.wants(200, "Route/web rules[0]: web (weight 1), far (weight 1)", "GET", "/v1/explain?host=shop.example&path=/cart&header=X-User:anna", "")
+	w.wants(200, `"code":"G2"`, "GET", "/v1/explain?host=shop.example&proxy=edge-2", "")
+	w.wants(200, "no healthy endpoint to choose", "GET", "/v1/explain?log="+url.QueryEscape(`{"status":503,"flags":"UH","upstream":"web"}`), "")
+	w.wants(400, "log: the line has", "GET", "/v1/explain?log=x", "")
+	w.wants(400, "one of these", "GET", "/v1/explain", "")
+	w.wants(400, "one of these", "GET", "/v1/explain?upstream=web&host=x", "")
+	w.wants(400, "is not NAME: VALUE", "GET", "/v1/explain?host=x&header=x", "")
 	w.seen.Joined(1, model.Proxy{ID: "edge-1", ReportKey: "k"}, model.TelemetryEndpoints)
 	w.seen.Failed(fleet.Failed{Proxy: "edge-1", Upstream: "web", Flag: "UH", Path: "/cart"})
 	w.wants(200, `"path":"/cart"`, "GET", "/v1/upstreams/web/failures", "")

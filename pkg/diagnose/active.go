@@ -24,18 +24,16 @@ func (c *cluster) failing() (out []envoyadmin.Host) {
 // checked is how checks failed: all of them, and those by the network; of the time that
 // one looked at where any did.
 func (c *cluster) checked() (all, network count) {
-	of := func(e *Envoy) (all, network count) {
+	of := func(count func(string) count) (all, network count) {
 		name := func(s string) string { return c.prefix() + "health_check." + s }
-		all, network = e.growth(name("failure")), e.growth(name("network_failure"))
-		all.n -= min(all.n, e.growth(name("passive_failure")).n) // by the answer to a request
+		all, network = count(name("failure")), count(name("network_failure"))
+		all.n -= min(all.n, count(name("passive_failure")).n) // by the answer to a request
 		return all, network
 	}
-	if all, network = of(c.envoy); all.n > 0 {
+	if all, network = of(c.envoy.growth); all.n > 0 {
 		return all, network
 	}
-	once := *c.envoy
-	once.Before = nil
-	return of(&once)
+	return of(c.envoy.total)
 }
 
 // check says what is asked of the hosts.
@@ -81,7 +79,7 @@ func unexpected(c *cluster) (*claim, string) {
 	}
 	return &claim{
 		s, fmt.Sprintf("%s answer %s with something else than what is expected", c.out(out), c.check()),
-		[]string{"/clusters: failed_active_health_check: " + list(addresses(out)), all.String(), network.String()},
+		[]string{flagged("failed_active_health_check", out), all.String(), network.String()},
 		"ask one as the check does: curl -si " + c.checkURL(out[0]),
 	}, ""
 }
@@ -112,7 +110,7 @@ func tooSlow(c *cluster) (*claim, string) {
 	}
 	return &claim{
 		Likely, fmt.Sprintf("%s do not answer %s%s: slow, or not reachable", c.out(out), c.check(), limit),
-		[]string{"/clusters: active_hc_timeout: " + list(addresses(out))},
+		[]string{flagged("active_hc_timeout", out)},
 		"measure it: curl -so /dev/null -w '%{time_connect} %{time_total}' " + c.checkURL(out[0]),
 	}, ""
 }
@@ -145,7 +143,7 @@ func checkTLS(c *cluster) (*claim, string) {
 	if network.n == 0 || all.n > network.n {
 		return nil, ""
 	}
-	x := &claim{Likely, fmt.Sprintf("%s fail their check by TLS", c.out(out)), []string{"/clusters: failed_active_health_check: " + list(addresses(out))}, nextTLS(out[0])}
+	x := &claim{Likely, fmt.Sprintf("%s fail their check by TLS", c.out(out)), []string{flagged("failed_active_health_check", out)}, nextTLS(out[0])}
 	for _, f := range failures {
 		x.evidence = append(x.evidence, f.String())
 		if f.now && strings.Contains(f.name, "fail_verify") {
@@ -177,7 +175,7 @@ func unreachable(c *cluster) (*claim, string) {
 	}
 	return &claim{
 		s, fmt.Sprintf("%s cannot be reached by %s: nothing listens there, or the port is another one", c.out(out), c.check()),
-		[]string{"/clusters: failed_active_health_check: " + list(addresses(out)), network.String()},
+		[]string{flagged("failed_active_health_check", out), network.String()},
 		"see what listens there: curl -si " + c.checkURL(out[0]),
 	}, ""
 }
@@ -193,7 +191,7 @@ func neverChecked(c *cluster) (*claim, string) {
 	}
 	return &claim{
 		s, fmt.Sprintf("%s were not checked yet", c.out(out)),
-		[]string{"/clusters: pending_active_hc: " + list(addresses(out))},
+		[]string{flagged("pending_active_hc", out)},
 		"wait for the first round of checks; lower initial_jitter and interval where that is long",
 	}, ""
 }

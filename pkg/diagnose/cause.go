@@ -1,10 +1,6 @@
 package diagnose
 
-import (
-	"cmp"
-	"slices"
-	"strings"
-)
+import "slices"
 
 // Code of a cause. One that was released is never reused.
 type Code string
@@ -14,19 +10,33 @@ const (
 	// The registry says that nobody is there.
 	A1 Code = "A1"
 	A2 Code = "A2"
+	A3 Code = "A3"
+	A4 Code = "A4"
+	A5 Code = "A5"
+	A6 Code = "A6"
+	A8 Code = "A8"
+	// We cannot see the registry.
+	B1 Code = "B1"
+	B2 Code = "B2"
+	B4 Code = "B4"
+	B6 Code = "B6"
 	// Envoy did not get it, or refused it.
 	C1  Code = "C1"
 	C2  Code = "C2"
 	C3  Code = "C3"
+	C6  Code = "C6"
 	C9  Code = "C9"
 	C10 Code = "C10"
 	// Envoy's active check says no.
 	H1 Code = "H1"
 	H2 Code = "H2"
 	H3 Code = "H3"
+	H4 Code = "H4"
 	H5 Code = "H5"
+	H6 Code = "H6"
 	H7 Code = "H7"
 	H8 Code = "H8"
+	H9 Code = "H9"
 	// Outlier detection.
 	O1 Code = "O1"
 	O2 Code = "O2"
@@ -42,6 +52,7 @@ const (
 	// The connection fails.
 	E1 Code = "E1"
 	E2 Code = "E2"
+	E3 Code = "E3"
 	E4 Code = "E4"
 	E5 Code = "E5"
 	// Capacity.
@@ -50,59 +61,85 @@ const (
 	F3 Code = "F3"
 	// Routing.
 	G1 Code = "G1"
+	G2 Code = "G2"
+	G3 Code = "G3"
+	G4 Code = "G4"
+	// Began with a change.
+	K1 Code = "K1"
+	K2 Code = "K2"
+	K3 Code = "K3"
+	K4 Code = "K4"
 )
 
 // Cause is one entry of the catalogue.
 type Cause struct {
-	Code  Code   `json:"code"`
-	Title string `json:"title"`
+	Code  Code
+	Title string
 	// Proof is what shows it, Excluded what rules it out.
-	Proof    string `json:"proof"`
-	Excluded string `json:"excluded,omitempty"`
+	Proof, Excluded string
 }
 
-// causes is the catalogue.
-var causes = map[Code]Cause{
-	A1:  {A1, "nobody is in what Envoy was told", "an assignment was taken, and has no host", "there are hosts"},
-	A2:  {A2, "its control plane says that the hosts are unhealthy", "hosts with the status UNHEALTHY or TIMEOUT in their assignment", "no host has that status"},
-	C1:  {C1, "not connected to its control plane", "control_plane.connected_state is 0", "it is 1"},
-	C2:  {C2, "Envoy refused its configuration", "an error state in /config_dump, or update_rejected that grows", "there is neither"},
-	C3:  {C3, "the assignment was never answered", "the cluster warms, or its wait for an assignment ran out", "an assignment was taken"},
-	C9:  {C9, "hosts that were removed are kept", "pending_dynamic_removal", "no host has that flag"},
-	C10: {C10, "the lease of the hosts ran out", "assignment_stale, and no host is left", "there are hosts"},
-	H1:  {H1, "the health check gets an answer that it does not expect", "checks fail, and not by the network", "checks fail by the network alone"},
-	H2:  {H2, "the health check gets no answer in time", "active_hc_timeout", "no host has that flag"},
-	H3:  {H3, "the health check cannot connect", "checks fail by the network, at once", "checks reach the host"},
-	H5:  {H5, "TLS fails at the health check", "checks fail by the network, and handshakes fail", "no handshake fails"},
-	H7:  {H7, "the hosts were never checked yet", "pending_active_hc", "no host has that flag"},
-	H8:  {H8, "the hosts ask to be left alone", "draining, or excluded by the header of a check's answer", "no host has such a flag"},
-	O1:  {O1, "outlier detection ejected the hosts", "failed_outlier_check", "nobody is ejected"},
-	O2:  {O2, "outlier detection in a small cluster", "three hosts or less, and one ejection is more than the share that may be ejected", "nobody is ejected, or there are more hosts"},
-	O3:  {O3, "outlier detection wants hosts out and may not", "ejections_overflow grows", "it does not grow"},
-	P1:  {P1, "panic is off", "a panic threshold of 0, or fail_traffic_on_panic, and too few usable hosts", "panic is on"},
-	P2:  {P2, "panic hides an outage", "lb_healthy_panic grows while hosts are out", "it does not grow"},
-	P3:  {P3, "no member of the aggregate has a usable host", "all members without one", "a member has one"},
-	P4:  {P4, "no subset matches", "requests meet nobody though hosts are usable, and the cluster has subsets", "no request meets nobody"},
-	D1:  {D1, "names cannot be resolved", "update_failure, and no host", "there are hosts"},
-	D2:  {D2, "the name has no address", "names are answered (update_success), and no host", "there are hosts"},
-	E1:  {E1, "connections are refused", "connections fail at once", "none fails"},
-	E2:  {E2, "connections time out", "upstream_cx_connect_timeout grows", "it does not grow"},
-	E4:  {E4, "TLS to the hosts fails", "handshakes or verifications fail, or a secret is missing", "none fails"},
-	E5:  {E5, "the protocol is another one", "upstream_cx_protocol_error grows", "it does not grow"},
-	F1:  {F1, "a circuit breaker is open", "an open gauge, or an overflow that grows", "both are 0"},
-	F2:  {F2, "requests time out", "upstream_rq_timeout grows", "it does not grow"},
-	F3:  {F3, "a retry storm", "more than a fifth of what is sent are retries, and the budget is spent", "there are few retries"},
-	G1:  {G1, "the route leads to a cluster that is not there", "a route names it, and /clusters does not", "it is there"},
+// catalogue is in the order in which findings of equal strength are told: first why there
+// is nobody to choose from, then why the hosts are out, then what fails at those in use,
+// and at last what the balancer makes of it, and what came shortly before.
+var catalogue = []Cause{
+	{C1, "not connected to its control plane", "control_plane.connected_state is 0; or no proxy that reaches the upstream has a stream", "it is 1; proxies are connected"},
+	{C2, "Envoy refused its configuration", "what it answered; an error state in /config_dump, or update_rejected that grows", "there is neither"},
+	{C3, "the assignment was never answered", "the cluster warms, or its wait for an assignment ran out", "an assignment was taken"},
+	{C6, "what was sent is not acknowledged", "a response is open, or cannot be handed over, for more than 5 s", "every proxy acknowledged"},
+	{C10, "the lease of the hosts ran out", "assignment_stale, and no host is left", "there are hosts"},
+	{D1, "names cannot be resolved", "update_failure, and no host", "there are hosts"},
+	{D2, "the name has no address", "names are answered (update_success), and no host", "there are hosts"},
+	{B2, "the registry denies or hides it", "403, or an answer that says that it is filtered", ""},
+	{B1, "the registry cannot be read", "no answer, no leader, no such source or datacenter", "it was read just now"},
+	{B6, "the registry was not read yet", "no answer so far, and no failure", ""},
+	{B4, "records that cannot be used", "what is wrong with each", ""},
+	{A5, "tags or metadata select nobody", "instances are registered, and the document selects none: counts before and after", "none is left out"},
+	{A6, "the last instance left", "events: endpoints removed, and the registry lists none", ""},
+	{A1, "nobody is in what Envoy was told", "the registry lists none; an assignment was taken, and has no host", "there are instances, or hosts"},
+	{A8, "the health of endpoints comes and goes", "six turns of one endpoint in ten minutes", "fewer"},
+	{A4, "in maintenance", "Consul's maintenance check", ""},
+	{A3, "nodes that the registry lost", "Consul's serfHealth is critical", ""},
+	{A2, "the hosts are said to be unhealthy", "the registry's checks; hosts with the status UNHEALTHY or TIMEOUT in their assignment", "checks pass; no host has that status"},
+	{H8, "the hosts ask to be left alone", "draining, or excluded by the header of a check's answer", "no host has such a flag"},
+	{C9, "hosts that were removed are kept", "pending_dynamic_removal", "no host has that flag"},
+	{H4, "some proxies cannot reach the hosts", "the check fails at some proxies, and passes at others or from the control plane", "it fails, or passes, at all"},
+	{H9, "the check is told that there is too much to do", "429, or 503 with Retry-After, when the check is replayed", ""},
+	{H6, "the check speaks another protocol", "what comes back when the check is replayed", ""},
+	{H1, "the health check gets an answer that it does not expect", "checks fail, and not by the network; the answer when the check is replayed", "checks fail by the network alone"},
+	{H2, "the health check gets no answer in time", "active_hc_timeout; no answer when the check is replayed", "no host has that flag"},
+	{H5, "TLS fails at the health check", "checks fail by the network, and handshakes fail", "no handshake fails"},
+	{H3, "the health check cannot connect", "checks fail by the network, at once; refused when the check is replayed", "checks reach the host"},
+	{H7, "the hosts were never checked yet", "pending_active_hc", "no host has that flag"},
+	{O1, "outlier detection ejected the hosts", "failed_outlier_check", "nobody is ejected"},
+	{O2, "outlier detection in a small cluster", "three hosts or less, and one ejection is more than the share that may be ejected", "nobody is ejected, or there are more hosts"},
+	{O3, "outlier detection wants hosts out and may not", "ejections_overflow grows", "it does not grow"},
+	{E4, "TLS to the hosts fails", "handshakes or verifications fail, or a secret is missing", "none fails"},
+	{E3, "no way leads to the hosts", "\"no route to host\", at a proxy or from the control plane", ""},
+	{E2, "connections time out", "upstream_cx_connect_timeout grows", "it does not grow"},
+	{E1, "connections are refused", "connections fail at once", "none fails"},
+	{E5, "the protocol is another one", "upstream_cx_protocol_error grows; flags UC, UPE, UR", "it does not grow"},
+	{F1, "a circuit breaker is open", "an open gauge, or an overflow that grows; flag UO", "both are 0"},
+	{F3, "a retry storm", "more than a fifth of what is sent are retries and the budget is spent, or more than three fifths", "there are few retries"},
+	{F2, "requests time out", "upstream_rq_timeout grows; flag UT", "it does not grow"},
+	{G1, "the route leads to a cluster that is not there", "a route names it, and /clusters does not; flag NC", "it is there"},
+	{G2, "no route leads there", "hosts and rules, and why each does not match", ""},
+	{G3, "the proxy answers by itself", "flag UDO (a policy); a rule that responds or redirects", "no request has it"},
+	{G4, "a part goes to an upstream in vain", "weights of the rule that matches, and the health of its siblings", ""},
+	{P3, "no member of the aggregate has a usable host", "all members without one", "a member has one"},
+	{P4, "no subset matches", "requests meet nobody though hosts are usable, and the cluster has subsets", "no request meets nobody"},
+	{P1, "panic is off", "a panic threshold of 0, or fail_traffic_on_panic, and too few usable hosts", "panic is on"},
+	{P2, "panic hides an outage", "lb_healthy_panic grows while hosts are out", "it does not grow"},
+	{K1, "it began with a revision", "a revision that touches the upstream's road, up to a minute before", "no revision touches it"},
+	{K2, "it began with a change outside", "an event that was posted, up to a minute before", ""},
+	{K3, "it began with another certificate", "a certificate was replaced up to a minute before", ""},
+	{K4, "it began with the Envoy", "the processes of those proxies, and of no others, began just then", ""},
 }
 
-// Causes lists the catalogue, by code.
-func Causes() []Cause {
-	out := make([]Cause, 0, len(causes))
-	for _, c := range causes {
-		out = append(out, c)
-	}
-	slices.SortFunc(out, func(a, b Cause) int {
-		return cmp.Or(strings.Compare(string(a.Code[:1]), string(b.Code[:1])), cmp.Compare(len(a.Code), len(b.Code)), strings.Compare(string(a.Code), string(b.Code)))
-	})
-	return out
+// order is where a code stands in the catalogue.
+func order(code Code) int {
+	return slices.IndexFunc(catalogue, func(c Cause) bool { return c.Code == code })
 }
+
+// Causes lists the catalogue, in the order in which findings of equal strength are told.
+func Causes() []Cause { return slices.Clone(catalogue) }

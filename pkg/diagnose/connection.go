@@ -53,12 +53,6 @@ func (c *cluster) failedHosts() (out []envoyadmin.Host) {
 	return out
 }
 
-func (c *cluster) failedLine(out []envoyadmin.Host) string {
-	return "/clusters: cx_connect_fail: " + list(addresses(out))
-}
-
-const noneFailed = "no connection fails"
-
 func tls(c *cluster) (*claim, string) {
 	if !c.config.TLS() {
 		return nil, ""
@@ -72,7 +66,7 @@ func tls(c *cluster) (*claim, string) {
 		return nil, "no handshake fails"
 	}
 	hosts := c.failedHosts()
-	x := &claim{min(Likely, c.strengthOf(fail)), "TLS handshakes with the hosts fail", []string{c.failedLine(hosts)}, "see what the hosts present, and what is asked of them: /config_dump, transport_socket"}
+	x := &claim{min(Likely, c.strengthOf(fail)), "TLS handshakes with the hosts fail", []string{flagged("cx_connect_fail", hosts)}, "see what the hosts present, and what is asked of them: /config_dump, transport_socket"}
 	if len(hosts) > 0 {
 		x.next = nextTLS(hosts[0])
 	}
@@ -100,7 +94,7 @@ func connectTimeout(c *cluster) (*claim, string) {
 func refused(c *cluster) (*claim, string) {
 	fail, slow := c.growth("upstream_cx_connect_fail"), c.growth("upstream_cx_connect_timeout")
 	if fail.n == 0 {
-		return nil, noneFailed
+		return nil, "no connection fails"
 	}
 	if fail.n <= slow.n || c.noTLS() {
 		return nil, ""
@@ -108,7 +102,7 @@ func refused(c *cluster) (*claim, string) {
 	hosts := c.failedHosts()
 	return &claim{
 		min(Likely, c.strengthOf(fail)), fmt.Sprintf("connections to %s fail at once: nothing listens there, or no way leads there", c.out(hosts)),
-		[]string{fail.String(), c.failedLine(hosts)},
+		[]string{fail.String(), flagged("cx_connect_fail", hosts)},
 		"see whether the process runs, and on which port: ss -ltn",
 	}, ""
 }

@@ -1,18 +1,28 @@
 // Package diagnose says why requests to an upstream fail, or soon will. It is pure: what
 // was asked goes in, findings with stable codes come out.
 //
-//	/clusters /stats /config_dump ──► Envoy ─┐
-//	of each Envoy that was asked             ├─► checks, one for each code ─► claims ─► Answer
-//	                                         └─► outcome: what it does with a request
+//	/clusters /stats /config_dump ──► Envoy ─┬─► checks of a cluster ─► Answer ─► Report
+//	of each Envoy that was asked             └─► outcome: what it does with a request
+//
+//	documents, revisions, events ──┐
+//	registry, deliveries, reports ─┼─► Case ─► checks of a case ─┐
+//	probes from here ──────────────┘                             ├─► Explanation
+//	Answers of the Envoys that were asked ───────────────────────┘
 //
 // Decisions:
-//   - A check looks at one cluster of one Envoy, and says that its cause is there, that
-//     it is ruled out and by what, or nothing. It does not know of the others.
+//   - A check looks at one cluster of one Envoy, or at one upstream of the control plane,
+//     and says that its cause is there, that it is ruled out and by what, or nothing. It
+//     does not know of the others.
 //   - A claim is as strong as its proof. What an Envoy itself shows as it is now (a flag
 //     of a host, a gauge, a counter that grows while one looks) may be certain. What it
-//     counted since it began may be long over, and is possible at most.
-//   - Why the hosts are out and why panic did not save the request are two halves of one
-//     cause: the first is ranked before the second.
+//     counted since it began may be long over, and is possible at most. What a registry,
+//     a probe or a time says is likely at most; where an Envoy shows the same by itself,
+//     the two are certain together.
+//   - What an Envoy shows has often one word for several causes (it was told of nobody).
+//     The control plane knows which; its finding takes the Envoy's evidence, and the
+//     general one is not told beside it.
+//   - Why the hosts are out, why panic did not save the request and what came shortly
+//     before are parts of one cause: the first is ranked before the others.
 //   - A cluster whose hosts are all usable, and which counts no failure, has no finding
 //     above possible, whatever its settings.
 //   - What was not asked is said. Nothing is called healthy that nobody looked at.
@@ -21,6 +31,7 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -75,6 +86,8 @@ type Finding struct {
 	Evidence []string `json:"evidence"`
 	// Next is what to do.
 	Next string `json:"next"`
+	// Proxies are those that show it, of those that were asked; nil where it is not theirs.
+	Proxies *Reach `json:"proxies,omitempty"`
 }
 
 // Ruled is a cause that it is not, and by what.
@@ -166,13 +179,7 @@ func (e *Envoy) names() []string {
 	for name := range e.routes {
 		all[name] = true
 	}
-	return slices.Sorted(func(yield func(string) bool) {
-		for name := range all {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	return slices.Sorted(maps.Keys(all))
 }
 
 // answer looks at one cluster.
@@ -192,10 +199,11 @@ func (e *Envoy) answer(name string) Answer {
 	return a
 }
 
-// rank orders by strength of proof; of equal ones, in the order of the checks. Panic is
-// the second half of a cause: where the first is likely at least, it stands behind that.
+// rank orders by strength of proof; of equal ones, in the order of the checks. Panic, and
+// what came shortly before, are the second half of a cause: where the first is likely at
+// least, they stand behind that.
 func rank(all []Finding) {
-	half := func(f Finding) bool { return f.Code == P1 || f.Code == P2 }
+	half := func(f Finding) bool { return f.Code == P1 || f.Code == P2 || f.Code[0] == 'K' }
 	reason := slices.ContainsFunc(all, func(f Finding) bool { return !half(f) && f.Strength >= Likely })
 	weight := func(f Finding) int {
 		if half(f) && reason {
@@ -235,7 +243,7 @@ type claim struct {
 }
 
 func (c *claim) finding(code Code) Finding {
-	return Finding{Code: code, Title: causes[code].Title, Strength: c.strength, Says: c.says, Evidence: c.evidence, Next: c.next}
+	return Finding{Code: code, Title: catalogue[order(code)].Title, Strength: c.strength, Says: c.says, Evidence: c.evidence, Next: c.next}
 }
 
 // list names a few.

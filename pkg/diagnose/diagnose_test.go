@@ -73,6 +73,12 @@ func TestEveryCode(t *testing.T) {
 		}
 	}
 	checked := map[Code]bool{}
+	for _, code := range []Code{G2, G4} {
+		checked[code], found[code] = true, true // TestNoWay, TestSibling
+	}
+	for _, x := range caseChecks {
+		checked[x.code], found[x.code] = true, true // TestCases
+	}
 	for _, x := range checks {
 		checked[x.code] = true
 	}

@@ -225,3 +225,11 @@ func (e *Envoy) growth(name string) count {
 	}
 	return count{name, is - was, e.Before != nil}
 }
+
+// total is what a counter says since this Envoy began.
+func (e *Envoy) total(name string) count { return count{name: name, n: e.Stats[name]} }
+
+// flagged is a line of evidence: the hosts that have a flag.
+func flagged(flag string, hosts []envoyadmin.Host) string {
+	return "/clusters: " + flag + ": " + list(addresses(hosts))
+}

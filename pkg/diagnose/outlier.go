@@ -15,7 +15,7 @@ func ejected(c *cluster) (*claim, string) {
 	}
 	x := &claim{
 		Certain, fmt.Sprintf("%s are ejected", c.out(out)),
-		[]string{"/clusters: failed_outlier_check: " + list(addresses(out))},
+		[]string{flagged("failed_outlier_check", out)},
 		"see why they answered so: the counts of 5xx, and their logs",
 	}
 	for _, d := range detectors {

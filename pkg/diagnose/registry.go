@@ -63,8 +63,8 @@ func toldUnhealthy(c *cluster) (*claim, string) {
 		return nil, "no host has that status"
 	}
 	return &claim{
-		Certain, fmt.Sprintf("%d of %d hosts are marked unhealthy in their assignment", len(out), len(c.hosts)),
-		[]string{"/clusters: eds_unhealthy: " + list(addresses(out))},
+		Certain, c.out(out) + " are marked unhealthy in their assignment",
+		[]string{flagged("eds_unhealthy", out)},
 		"ask the registry which of their checks fails",
 	}, ""
 }
@@ -79,8 +79,8 @@ func asksToLeave(c *cluster) (*claim, string) {
 		s = Possible // as it is meant
 	}
 	return &claim{
-		s, fmt.Sprintf("%d of %d hosts take no new requests", len(out), len(c.hosts)),
-		[]string{"/clusters: draining: " + list(addresses(out))},
+		s, c.out(out) + " take no new requests",
+		[]string{flagged("draining", out)},
 		"see who drains them; start others before",
 	}, ""
 }
@@ -91,8 +91,8 @@ func kept(c *cluster) (*claim, string) {
 		return nil, ""
 	}
 	return &claim{
-		Possible, fmt.Sprintf("%d of %d hosts were removed, and are used as long as their check passes", len(out), len(c.hosts)),
-		[]string{"/clusters: pending_dynamic_removal: " + list(addresses(out))},
+		Possible, c.out(out) + " were removed, and are used as long as their check passes",
+		[]string{flagged("pending_dynamic_removal", out)},
 		"set ignore_health_on_host_removal where removed hosts are to go at once",
 	}, ""
 }

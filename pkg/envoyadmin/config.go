@@ -74,13 +74,8 @@ type ClusterConfig struct {
 }
 
 type socketConfig struct {
-	Name  string `json:"name"`
 	Typed struct {
-		Type   string `json:"@type"`
-		SNI    string `json:"sni"`
-		Common struct {
-			ALPN []string `json:"alpn_protocols"`
-		} `json:"common_tls_context"`
+		Type string `json:"@type"`
 	} `json:"typed_config"`
 }
 

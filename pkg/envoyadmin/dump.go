@@ -99,16 +99,10 @@ func readAny(dir fs.FS, name string) (file string, text []byte, err error) {
 		return "", nil, err
 	}
 	for _, file := range append([]string{name}, files...) {
-		f, err := dir.Open(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return file, nil, err
-		}
-		info, err := f.Stat()
-		_ = f.Close()
+		info, err := fs.Stat(dir, file)
 		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
 		case err != nil:
 		case !info.Mode().IsRegular():
 			err = fmt.Errorf("%s is no file", file)

@@ -213,20 +213,14 @@ func (h *Host) count(name string, n uint64) {
 	}
 }
 
-// textFlags are the flags as /clusters writes them without format=json.
+// textFlags are the flags that /clusters writes otherwise without format=json.
 var textFlags = map[string]string{
-	"failed_active_hc":                  "failed_active_health_check",
-	"failed_outlier_check":              "failed_outlier_check",
-	"failed_eds_health":                 "eds_unhealthy",
-	"degraded_active_hc":                "failed_active_degraded_check",
-	"degraded_eds_health":               "eds_degraded",
-	"degraded_outlier_detection":        "failed_degraded_outlier_detection",
-	"eds_status_draining":               "eds_draining",
-	"pending_dynamic_removal":           "pending_dynamic_removal",
-	"pending_active_hc":                 "pending_active_hc",
-	"active_hc_timeout":                 "active_hc_timeout",
-	"excluded_via_immediate_hc_fail":    "excluded_via_immediate_hc_fail",
-	"failed_degraded_outlier_detection": "failed_degraded_outlier_detection",
+	"failed_active_hc":           "failed_active_health_check",
+	"failed_eds_health":          "eds_unhealthy",
+	"degraded_active_hc":         "failed_active_degraded_check",
+	"degraded_eds_health":        "eds_degraded",
+	"degraded_outlier_detection": "failed_degraded_outlier_detection",
+	"eds_status_draining":        "eds_draining",
 }
 
 // parseClustersText reads lines of CLUSTER::KEY::VALUE, CLUSTER::PRIORITY::LIMIT::VALUE and

@@ -247,6 +247,9 @@ func TestStuck(t *testing.T) {
 				}
 				r.do(func() { c.start(r) })
 				time.Sleep(25 * time.Second)
+				if w.Status("consul").Behind > 0 { // it was changed just now
+					time.Sleep(time.Second)
+				}
 				if s := w.Status("consul"); s.Stale || s.Why != "" || s.Acknowledged > 0.2 || s.Behind != 0 {
 					t.Errorf("over: %+v", s)
 				}

@@ -58,13 +58,13 @@ const (
 	EventCertificateRenewed  = "certificate.renewed"
 	EventCertificateFailed   = "certificate.failed"
 	EventCertificateExpiring = "certificate.expiring"
-	// The file of admin tokens was read again, or is faulty.
 	// An operator's word about one endpoint, and its end.
 	EventOverrideSet   = "override.set"
 	EventOverrideEnded = "override.ended"
 	// Somebody set how much is logged, or took a copy of the store.
-	EventLogLevel   = "log.level"
-	EventBackup     = "backup.taken"
+	EventLogLevel = "log.level"
+	EventBackup   = "backup.taken"
+	// The file of admin tokens was read again, or is faulty.
 	EventTokensRead = "tokens.read"
 	EventGap        = "gap"
 	// EventExternal begins the kinds of what others tell: external.deploy.

@@ -78,8 +78,9 @@ type Known struct {
 	Service *Service
 	// Since is when Service last changed.
 	Since time.Time
-	// Failure is nil while the source answers.
+	// Failure is nil while the source answers; Reason sorts it.
 	Failure error
+	Reason  string
 	// FailingSince is when the failure began, zero while the source answers.
 	FailingSince time.Time
 }
@@ -121,6 +122,8 @@ type Endpoint struct {
 	Health    Health            `json:"health"`
 	// Reason says why the endpoint is not healthy: the check's name and output.
 	Reason string `json:"reason,omitempty"`
+	// Check is the id of the source's check that decides where it is not healthy.
+	Check string `json:"check,omitempty" doc:"id of the source's check that decides, where it is not healthy"`
 	// Weight is relative to the endpoints of the same locality, at least 1.
 	Weight   uint32            `json:"weight"`
 	Locality Locality          `json:"locality,omitzero"`

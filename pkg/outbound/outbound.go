@@ -1,7 +1,7 @@
-// Package outbound makes the HTTP client for what our configuration lets us call:
-// receivers of notifications. It refuses, after a name was resolved, what such a URL
-// must not reach: link-local addresses (where clouds keep credentials), our own
-// listeners, and loopback unless it is allowed; and it follows no redirect.
+// Package outbound makes the connections to what others name: receivers of
+// notifications, endpoints that are probed. It refuses, after a name was resolved, what
+// such a name must not reach: link-local addresses (where clouds keep credentials), our
+// own listeners, and loopback unless it is allowed; and it follows no redirect.
 package outbound
 
 import (
@@ -36,12 +36,17 @@ func (p Policy) Client() *http.Client {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	dialer := &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error { return p.allows(address) }}
+	dialer := p.Dialer(timeout)
 	return &http.Client{
 		Timeout:       timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport:     &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: timeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true},
 	}
+}
+
+// Dialer returns a dialer that keeps to the policy.
+func (p Policy) Dialer(timeout time.Duration) *net.Dialer {
+	return &net.Dialer{Timeout: timeout, Control: func(_, address string, _ syscall.RawConn) error { return p.allows(address) }}
 }
 
 // allows tells whether an address that was resolved may be called.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+)
+
+func explainCommand(g *global) *cobra.Command {
+	var q struct {
+		host, path, method, proxy, log string
+		headers                        []string
+	}
+	cmd := &cobra.Command{
+		Use: "explain [UPSTREAM]", Short: "Say why requests fail", Args: cobra.MaximumNArgs(1),
+		Long: "Names the cause with a code (docs/causes.md), the evidence and where it was\n" +
+			"read, what it is not, what came shortly before, and what to do. It takes\n" +
+			"together what the registry says, what proxies were sent, what they report, what\n" +
+			"the admins of some of them answer, and what happens when their health check is\n" +
+			"tried from the server. What could not be asked is said.\n\n" +
+			"Asked about a request (--host, --path, --header) it walks listeners and routes\n" +
+			"as Envoy does, and explains the upstream that the request goes to. --log takes\n" +
+			"a line of an access log: Wellspring's, Envoy's default, Istio's, or JSON; - is\n" +
+			"stdin.\n\n" +
+			"A finding is certain where a proxy shows it, likely where it explains what is\nseen, possible where nothing speaks against it.\n\n" +
+			"Exit status: 0 nothing was found, 79 something was.",
+		Example: "  wellspring explain catalog\n  wellspring explain catalog --proxy edge-1\n" +
+			"  wellspring explain --host shop.example --path /cart -H 'x-user: anna'\n" +
+			"  grep ' 503 ' access.log | tail -1 | wellspring explain --log -\n" +
+			"  wellspring explain catalog -o json | jq -r '.findings[0].code'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if q.log == "-" {
+				text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
+				if err != nil {
+					return err
+				}
+				lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+				q.log = lines[len(lines)-1]
+			}
+			ask := url.Values{}
+			for key, v := range map[string]string{"host": q.host, "path": q.path, "method": q.method, "proxy": q.proxy, "log": q.log, "upstream": strings.Join(args, "")} {
+				if v != "" {
+					ask.Set(key, v)
+				}
+			}
+			if !ask.Has("upstream") && !ask.Has("host") && !ask.Has("log") {
+				return &exitError{exitUsage, "name an upstream, or a request with --host and --path, or --log LINE; see wellspring explain --help"}
+			}
+			for _, h := range q.headers {
+				ask.Add("header", h)
+			}
+			var e diagnose.Explanation
+			if err := g.client().Get(cmd.Context(), "/v1/explain", ask, &e); err != nil {
+				return err
+			}
+			var err error
+			if g.output == "table" || g.output == "wide" {
+				err = showExplanation(cmd.OutOrStdout(), e, g.output == "wide")
+			} else {
+				var codes []string
+				for _, f := range e.Findings {
+					if f.Strength >= diagnose.Likely {
+						codes = append(codes, string(f.Code))
+					}
+				}
+				err = g.print(cmd.OutOrStdout(), e, nil, codes)
+			}
+			if err == nil && e.Found() {
+				return &exitError{code: exitFound}
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.host, "host", "", "host of a request, as a client sends it")
+	f.StringVar(&q.path, "path", "", "its path (default /)")
+	f.StringVar(&q.method, "method", "", "its method (default GET)")
+	f.StringArrayVarP(&q.headers, "header", "H", nil, "one of its headers, NAME: VALUE; may be repeated")
+	f.StringVar(&q.proxy, "proxy", "", "only what this proxy was sent, reports and answers")
+	f.StringVar(&q.log, "log", "", "a line of an access log, or - to read it from stdin")
+	return cmd
+}
+
+// showExplanation prints one for people, on one screen.
+func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
+	var b strings.Builder
+	says := e.Says
+	if !e.Since.IsZero() {
+		says += fmt.Sprintf(", since %s (%s)", utc(e.Since), ago(e.Since))
+	}
+	if e.Lost > 0 {
+		says += fmt.Sprintf(", %d requests lost", e.Lost)
+	}
+	if e.Upstream == "" {
+		fold(&b, "", says)
+	} else {
+		fold(&b, "upstream ", e.Upstream+": "+says)
+	}
+	for _, r := range e.Road {
+		fold(&b, "  ", r)
+	}
+	showFindings(&b, e.Findings, wide)
+	if len(e.Findings) == 0 {
+		b.WriteString("nothing was found that speaks against it\n")
+	}
+	if len(e.RuledOut) > 0 {
+		most := 8
+		if wide {
+			most = len(e.RuledOut)
+		}
+		var all []string
+		for _, x := range e.RuledOut[:min(most, len(e.RuledOut))] {
+			all = append(all, string(x.Code)+" "+x.By)
+		}
+		if n := len(e.RuledOut) - most; n > 0 {
+			all = append(all, fmt.Sprintf("%d more with -o wide", n))
+		}
+		fold(&b, "ruled out   ", strings.Join(all, " · "))
+	}
+	head := "before      "
+	line := func(text string) {
+		fold(&b, head, text)
+		head = strings.Repeat(" ", len(head))
+	}
+	for _, c := range e.Changes {
+		text := fmt.Sprintf("%s revision %d", utc(c.Time), c.Revision)
+		if c.Author != "" {
+			text += " by " + c.Author
+		}
+		line(text + ": " + strings.Join(c.Fields, ", "))
+	}
+	for _, x := range e.Events {
+		text := fmt.Sprintf("%s %s %s", utc(x.Time), x.Kind, orDash(x.Endpoint))
+		if x.To != "" {
+			text += " " + x.To
+		}
+		if x.Reason != "" {
+			text += ": " + x.Reason
+		}
+		line(cut(text))
+	}
+	for i, x := range e.NotAsked {
+		if i == 3 && !wide {
+			fold(&b, "not asked   ", fmt.Sprintf("%d more with -o wide", len(e.NotAsked)-i))
+			break
+		}
+		fold(&b, "not asked   ", x)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// utc is a time as events and logs have it.
+func utc(t time.Time) string { return t.UTC().Format("15:04:05") }

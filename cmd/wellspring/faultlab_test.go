@@ -1,0 +1,505 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
+	"github.com/wellspring-xds/wellspring/examples/backend"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
+	"github.com/wellspring-xds/wellspring/pkg/consultest"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/freeport"
+	"github.com/wellspring-xds/wellspring/pkg/proc"
+)
+
+var (
+	labSeed = flag.Uint64("lab.seed", 0, "of the fault lab; 0 draws one")
+	labOnly = flag.String("lab.only", "", "regular expression: only faults whose names match")
+	labJSON = flag.String("lab.json", "", "file for the last line of the fault lab")
+)
+
+// lab is a stack with many upstreams, in each of which one thing is made to fail: real
+// Consul, control plane, and an Envoy in each of two zones.
+type lab struct {
+	t         *testing.T
+	consul    *consultest.Consul
+	control   *controlPlane
+	edges     []edge
+	far       *consultest.Consul // an agent on another node
+	authority *certtest.Authority
+	names     *nameServer
+	beds      []*bed
+}
+
+// edge is an Envoy with a listener.
+type edge struct {
+	zone, address string
+	envoy         *envoytest.Envoy
+	config        envoytest.Config
+}
+
+// bed is one upstream of the lab, with what is behind it.
+type bed struct {
+	*fault
+	lab      *lab
+	upstream string
+	backends []*backend.Backend
+	places   *strings.Replacer
+	doing    context.CancelFunc // what goes on while it is broken
+
+	broken time.Time
+	first  diagnose.Explanation // the answer that was right, or the last
+	after  time.Duration        // from the fault to it
+	slow   time.Duration        // the slowest answer
+	wrong  string               // of a control: what was found
+	lied   []string             // certain, and false
+}
+
+func (b *bed) place(text string) string { return b.places.Replace(text) }
+
+// apply sets the upstream's document.
+func (b *bed) apply(spec string) {
+	b.lab.control.apply("kind: Upstream\nname: " + b.upstream + "\nspec: " + b.place(spec) + "\n")
+}
+
+// start brings its backends, their registration and its document.
+func (b *bed) start() {
+	t := b.lab.t
+	places := []string{"{name}", b.upstream, "{names}", b.lab.names.addr, "{namesPort}", portOf(b.lab.names.addr), "{closed-port}", portOf(closed(t)), "{checks}", labCheck}
+	n := max(2, b.hosts)
+	for i := range n {
+		x, err := backend.Start(fmt.Sprintf("%s-%d", b.upstream, i+1), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.backends = append(b.backends, x)
+		t.Cleanup(x.Kill)
+		places = append(places, fmt.Sprintf("{%d}", i+1), x.Addr, fmt.Sprintf("{port%d}", i+1), portOf(x.Addr))
+	}
+	if b.places0 != nil {
+		places = append(places, b.places0(b)...)
+	}
+	b.places = strings.NewReplacer(places...)
+	if b.registered {
+		for i := range b.backends {
+			b.register(i, nil)
+		}
+	}
+}
+
+// register brings a backend into Consul, with a TTL check that passes.
+func (b *bed) register(i int, change func(*api.AgentServiceRegistration)) {
+	host, port, _ := strings.Cut(b.backends[i].Addr, ":")
+	n := 0
+	_, _ = fmt.Sscan(port, &n)
+	r := &api.AgentServiceRegistration{
+		ID: b.id(i), Name: b.upstream, Address: host, Port: n, Check: &api.AgentServiceCheck{CheckID: b.id(i), TTL: "1h", Status: api.HealthPassing},
+	}
+	if change != nil {
+		change(r)
+	}
+	if err := b.lab.consul.Client.Agent().ServiceRegister(r); err != nil {
+		b.lab.t.Fatal(err)
+	}
+}
+
+func (b *bed) id(i int) string { return fmt.Sprintf("%s-%d", b.upstream, i) }
+
+// eachInstance does something to every registered one.
+func (b *bed) eachInstance(f func(id string) error) {
+	for i := range b.backends {
+		if err := f(b.id(i)); err != nil {
+			b.lab.t.Errorf("%s: %v", b.name, err)
+		}
+	}
+}
+
+// crash kills the backends, and revive starts them on the same ports.
+func (b *bed) crash() {
+	for _, x := range b.backends {
+		x.Kill()
+	}
+}
+
+func (b *bed) revive(which ...int) {
+	for _, i := range which {
+		x := b.backends[i]
+		within(b.lab.t, 5*time.Second, b.name+": "+x.Addr+" listens again", func() string {
+			again, err := backend.Start(x.Name, x.Addr)
+			if err != nil {
+				return err.Error()
+			}
+			b.lab.t.Cleanup(again.Kill)
+			b.backends[i] = again
+			return ""
+		})
+	}
+}
+
+// explain asks, and keeps how long that took.
+func (b *bed) explain() (e diagnose.Explanation) {
+	start := time.Now()
+	if err := b.lab.control.client().Get(b.lab.t.Context(), "/v1/explain", url.Values{"upstream": {b.upstream}}, &e); err != nil {
+		b.lab.t.Fatal(err)
+	}
+	b.slow = max(b.slow, time.Since(start))
+	return e
+}
+
+// says sums up an answer in a line.
+func labLine(e diagnose.Explanation) string {
+	var all []string
+	for _, f := range e.Findings {
+		all = append(all, fmt.Sprintf("%s %s", f.Code, f.Strength))
+	}
+	return strings.Join(all, ", ")
+}
+
+// look asks until the first finding is the right one, or time is up; what is certain and
+// false is held against every answer.
+func (b *bed) look(patience time.Duration) {
+	if b.codes == "" {
+		patience = controlled
+	}
+	for {
+		e := b.explain()
+		b.first, b.after = e, time.Since(b.broken)
+		if b.codes == "" && e.Found() {
+			b.wrong = labLine(e)
+		}
+		for _, f := range e.Findings {
+			is := fmt.Sprintf("%s (%s)", f.Code, f.Says)
+			if (f.Strength == diagnose.Certain || f.Code == diagnose.K1 && f.Strength == diagnose.Likely) && !b.holds(f.Code) && !slices.Contains(b.lied, is) {
+				b.lied = append(b.lied, is)
+			}
+		}
+		if b.codes != "" && b.right(e) || time.Since(b.broken) > patience {
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// holds tells whether a code is true of what was done to it.
+func (b *bed) holds(code diagnose.Code) bool {
+	return slices.Contains(strings.Fields(b.codes+" "+b.also), string(code))
+}
+
+// right tells whether the first finding is one of what was done, and all of that is found;
+// where nothing was done, whether nothing is above possible.
+func (b *bed) right(e diagnose.Explanation) bool {
+	want := strings.Fields(b.codes)
+	if len(want) == 0 {
+		return b.wrong == ""
+	}
+	if !e.Found() || !slices.Contains(want, string(e.Findings[0].Code)) {
+		return false
+	}
+	for _, code := range want {
+		if !slices.ContainsFunc(e.Findings, func(f diagnose.Finding) bool {
+			return string(f.Code) == code && f.Strength >= diagnose.Likely
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// closed is an address where nobody listens.
+func closed(t *testing.T) string {
+	t.Helper()
+	addr, err := freeport.Addr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// labCheck is a health check that decides soon.
+const labCheck = "{http: {path: /healthz}, interval: 500ms, timeout: 400ms, unhealthyThreshold: 2, healthyThreshold: 1}"
+
+// newLab starts everything, with the upstreams in an order and under names that the seed
+// draws: what explains sees neither fault nor code.
+func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
+	t.Helper()
+	const root = "4f1d2c66-0000-4000-8000-00000000c0de"
+	consul, err := consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir(), Token: root})
+	proc.Need(t, err)
+	t.Cleanup(consul.Kill)
+	l := &lab{t: t, consul: consul, names: newNameServer(t)}
+	l.names.set("shop.example.", [4]byte{127, 0, 0, 1})
+	if l.authority, err = certtest.New(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "wellspring.yaml")
+	text := fmt.Sprintf("sources: [{name: consul, consul: {address: '%s', token: %s}}, {name: stranger, consul: {address: '%s', token: 4f1d2c66-0000-4000-8000-00000000beef}}, {name: away, consul: {address: '%s'}}]\n"+
+		"probe: {allowLoopback: true}\nsecrets: {dir: '%s'}\n", consul.Address, root, consul.Address, closed(t), l.authority.Dir)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.control = serve(t, "-c", file)
+	if l.far, err = consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir(), Token: root, Join: []string{consul.Gossip}, Client: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.far.Kill() })
+	names := map[string]bool{}
+	for i := range faults {
+		name := ""
+		for name == "" || names[name] {
+			name = fmt.Sprintf("svc-%04x", r.IntN(1<<16))
+		}
+		names[name] = true
+		b := &bed{fault: &faults[i], lab: l, upstream: name}
+		b.start()
+		l.beds = append(l.beds, b)
+	}
+	r.Shuffle(len(l.beds), func(i, j int) { l.beds[i], l.beds[j] = l.beds[j], l.beds[i] })
+	for _, zone := range []string{"a", "b", "lone", "stuck"} {
+		admin := closed(t)
+		l.edges = append(l.edges, edge{zone: zone, address: closed(t), config: envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{
+			NodeID: "edge-" + zone, Group: "edge-" + zone, Zone: zone, Envoy: "1.40", Admin: admin, XDS: []string{l.control.XDS}, Telemetry: l.control.reports("edge-" + zone),
+		}, Change: l.names.resolve}})
+	}
+	l.control.apply(l.documents())
+	for i := range l.edges {
+		l.edges[i].start(t)
+	}
+	return l
+}
+
+// start runs its Envoy, anew where it ran before.
+func (e *edge) start(t *testing.T) {
+	t.Helper()
+	var err error
+	e.envoy, err = envoytest.Start(t.Context(), e.config)
+	proc.Need(t, err)
+	t.Cleanup(e.envoy.Kill)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := e.envoy.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// through are the edges that lead to a bed: those of zones a and b, or one of its own.
+func (b *bed) through() (out []*edge) {
+	for i := range b.lab.edges {
+		e := &b.lab.edges[i]
+		if e.zone == b.edge || b.edge == "" && len(e.zone) == 1 {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// documents of all upstreams, the routes to them, and a listener for each zone.
+func (l *lab) documents() string {
+	var text strings.Builder
+	rules := map[string]string{}
+	for _, b := range l.beds {
+		fmt.Fprintf(&text, "kind: Upstream\nname: %s\nspec: %s\n---\n", b.upstream, b.place(b.spec))
+		rules[b.edge] += fmt.Sprintf("  - {match: {path: {exact: /%s}}, to: [{upstream: %s}]%s}\n", b.upstream, b.upstream, b.rule)
+	}
+	for of, all := range rules {
+		fmt.Fprintf(&text, "kind: Route\nname: all%s\nspec:\n  hosts: ['*']\n  rules:\n%s---\n", of, all)
+	}
+	for _, e := range l.edges {
+		of := e.zone
+		if rules[of] == "" {
+			of = ""
+		}
+		fmt.Fprintf(&text, "kind: Listener\nname: edge-%s\nspec: {address: '%s', routes: [all%s], accessLog: {to: 'off'}}\n---\nkind: Group\nname: edge-%[1]s\nspec: {listeners: [edge-%[1]s], telemetry: endpoints}\n---\n", e.zone, e.address, of)
+	}
+	return strings.TrimSuffix(text.String(), "---\n")
+}
+
+// everywhere calls f for every bed, a few at once.
+func (l *lab) everywhere(f func(b *bed)) {
+	slots := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for _, b := range l.beds {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			f(b)
+		})
+	}
+	wg.Wait()
+}
+
+// answers waits until every upstream answers with 200 through both edges, three times in
+// a row: it is well.
+func (l *lab) answers(when string) {
+	l.everywhere(func(b *bed) {
+		deadline := time.Now().Add(90 * time.Second)
+		for _, edge := range b.through() {
+			for row, last := 0, ""; row < 3; {
+				got, err := answer(l.t.Context(), edge.address, b.upstream)
+				if last = got; err == nil && strings.HasPrefix(got, "200 ") {
+					row++
+					continue
+				}
+				if row = 0; time.Now().After(deadline) {
+					l.t.Errorf("%s, %s: %s answers %q, %v", b.name, when, edge.zone, last, err)
+					return
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+		}
+	})
+}
+
+// load sends requests to every upstream through both edges until ctx ends.
+func (l *lab) load(ctx context.Context, wg *sync.WaitGroup) {
+	for _, b := range l.beds {
+		for _, edge := range b.through() {
+			for i := range max(1, b.parallel) {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * 250 * time.Millisecond / time.Duration(max(1, b.parallel)))
+					for ctx.Err() == nil {
+						_, _ = answer(ctx, edge.address, b.upstream)
+						select {
+						case <-ctx.Done():
+						case <-time.After(250 * time.Millisecond):
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestRealFaultlab makes each cause happen that one machine can make happen, and asks why:
+// the first finding must be the right one, and nothing false may be certain. It prints a
+// table; with -lab.json the sums are written to a file.
+func TestRealFaultlab(t *testing.T) {
+	seed := *labSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d: run it again with -lab.seed %[1]d", seed)
+	all := slices.DeleteFunc(slices.Concat(faults, pairs, controls), func(f fault) bool {
+		return !regexp.MustCompile(*labOnly).MatchString(f.name)
+	})
+	l := newLab(t, rand.New(rand.NewPCG(seed, 7)), all)
+	l.answers("before")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	l.load(ctx, &wg)
+	time.Sleep(3 * time.Second)
+	l.everywhere(func(b *bed) {
+		if e := b.explain(); e.Found() {
+			t.Errorf("%s, before: %s: %s", b.name, e.Says, labLine(e))
+		}
+	})
+	for _, b := range l.beds { // one after the other: each revision is its own
+		b.broken = time.Now()
+		if b.breaks != nil {
+			b.breaks(b)
+		}
+	}
+	l.everywhere(func(b *bed) { b.look(labPatience) })
+	sums := l.table()
+	if dir := os.Getenv("KEEP_LAB"); dir != "" {
+		l.keep(dir)
+	}
+	for _, b := range l.beds {
+		if b.mends != nil {
+			b.mends(b)
+		}
+	}
+	l.answers("after")
+	if *labJSON != "" {
+		if err := os.WriteFile(*labJSON, []byte(sums+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Log(sums)
+}
+
+// How long the right answer may take, and for how long a control must be left alone.
+const (
+	labPatience = 60 * time.Second
+	controlled  = 15 * time.Second
+)
+
+// table prints what came of it, and returns the sums.
+func (l *lab) table() string {
+	codes := map[diagnose.Code]bool{}
+	sum := struct {
+		Codes          int   `json:"codes"`
+		Right          int   `json:"right"`
+		Wrong          int   `json:"wrong"`
+		FalselyCertain int   `json:"falsely_certain"`
+		Quiet          int   `json:"quiet_controls"`
+		Slowest        int64 `json:"slowest_answer_ms"`
+	}{}
+	l.t.Logf("%-8s %-34s %-30s %7s %7s %6s", "CODE", "FAULT", "ANSWER", "AFTER", "ASKED", "LOST")
+	for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.codes, b.codes) }) {
+		verdict := ""
+		switch {
+		case len(b.lied) > 0:
+			sum.FalselyCertain++
+			verdict = "  FALSE " + strings.Join(b.lied, ", ")
+			l.t.Errorf("%s: certain, and false: %s", b.name, strings.Join(b.lied, ", "))
+			fallthrough
+		case !b.right(b.first):
+			if !b.right(b.first) {
+				sum.Wrong++
+				verdict += "  WRONG"
+				l.t.Errorf("%s: %q is answered with %s: %s %s", b.name, b.codes, labLine(b.first), b.first.Says, b.wrong)
+			}
+		case b.codes == "":
+			sum.Quiet++
+		default:
+			sum.Right++
+			for code := range strings.FieldsSeq(b.codes) {
+				codes[diagnose.Code(code)] = true
+			}
+		}
+		sum.Slowest = max(sum.Slowest, b.slow.Milliseconds())
+		l.t.Logf("%-8s %-34s %-30s %6.1fs %6dms %6d%s", b.codes, b.name, labLine(b.first), b.after.Seconds(), b.slow.Milliseconds(), b.first.Lost, verdict)
+	}
+	sum.Codes = len(codes)
+	text, err := json.Marshal(sum)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// keep writes the answers to a folder, for docs/causes.md: one of each code.
+func (l *lab) keep(dir string) {
+	all := map[string]diagnose.Explanation{}
+	for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.name, b.name) }) {
+		if b.codes != "" && !strings.Contains(b.codes, " ") {
+			b.first.RuledOut, b.first.Events = nil, nil // nobody reads them there
+			all[b.codes] = b.first
+		}
+	}
+	text, err := json.MarshalIndent(all, "", " ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "lab.json"), append(text, '\n'), 0o600)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}

@@ -1,0 +1,263 @@
+package main_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// fault is one thing that is made to fail.
+type fault struct {
+	name string // what is done
+	// codes must be found, one of them first; also are true besides.
+	codes, also string
+	spec, rule  string // the document while all is well; {1} {2} are its backends
+	hosts       int    // backends; default 2
+	parallel    int    // requests at once through each edge
+	edge        string // a zone of its own that leads to it; "" are a and b
+	registered  bool   // its backends are in Consul
+	places0     func(b *bed) []string
+	breaks      func(b *bed)
+	mends       func(b *bed)
+}
+
+const (
+	local    = `{endpoints: [{address: "{1}"}, {address: "{2}"}]}`
+	checked  = `{endpoints: [{address: "{1}"}, {address: "{2}"}], healthChecks: [{checks}]}`
+	inConsul = `{service: {source: consul}}`
+)
+
+// revised is a fault that a revision makes, and another one mends.
+func revised(name, codes, also, before, after string) fault {
+	return fault{name: name, codes: codes, also: also + " K1", spec: before, breaks: func(b *bed) { b.apply(after) }, mends: func(b *bed) { b.apply(b.spec) }}
+}
+
+// noDocument is what a document has besides, in the place of its last brace.
+func with(spec, more string) string { return strings.TrimSuffix(spec, "}") + ", " + more + "}" }
+
+func inRegistry(f fault) fault {
+	f.registered = true
+	if f.spec == "" {
+		f.spec = inConsul
+	}
+	return f
+}
+
+func (b *bed) ttl(status string) {
+	b.eachInstance(func(id string) error { return b.agent().UpdateTTL(id, "disk full", status) })
+}
+
+func (b *bed) each(f func(i int)) {
+	for i := range b.backends {
+		f(i)
+	}
+}
+
+// goesOn does something again and again until it is mended.
+func (b *bed) goesOn(every time.Duration, f func(i int)) {
+	ctx, cancel := context.WithCancel(b.lab.t.Context())
+	done := make(chan struct{})
+	b.doing = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			f(i)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(every):
+			}
+		}
+	}()
+}
+
+func (b *bed) status(n int) { b.each(func(i int) { b.backends[i].SetStatus(n) }) }
+func (b *bed) health(n int) { b.each(func(i int) { b.backends[i].SetHealth(n) }) }
+
+// faults are the causes that one machine can make happen.
+var faults = []fault{
+	inRegistry(revised("the document names another service", "A1", "", inConsul, `{service: {source: consul, name: "{name}-v2"}}`)),
+	inRegistry(fault{name: "checks turn critical", codes: "A2", also: "P1 P2", breaks: func(b *bed) { b.ttl(api.HealthCritical) }, mends: func(b *bed) { b.ttl(api.HealthPassing) }}),
+	{name: "their node is lost", codes: "A3", also: "P1 P2", spec: inConsul, places0: (*bed).onFarNode, breaks: func(b *bed) { b.lab.far.Kill() }, mends: func(b *bed) {
+		if err := b.lab.far.Restart(b.lab.t.Context()); err != nil {
+			b.lab.t.Error(err)
+		}
+	}},
+	inRegistry(fault{name: "maintenance of all", codes: "A4", also: "H8 P1 P2", breaks: func(b *bed) {
+		b.eachInstance(func(id string) error { return b.agent().EnableServiceMaintenance(id, "new disks") })
+	}, mends: func(b *bed) {
+		b.eachInstance(b.agent().DisableServiceMaintenance)
+	}}),
+	inRegistry(revised("a tag that nobody has", "A5", "", inConsul, `{service: {source: consul, tags: [blue]}}`)),
+	inRegistry(fault{name: "scaled to zero", codes: "A6", breaks: func(b *bed) { b.eachInstance(b.agent().ServiceDeregister) }, mends: func(b *bed) { b.each(func(i int) { b.register(i, nil) }) }}),
+	inRegistry(fault{name: "checks flap", codes: "A8", also: "A2 P1 P2", breaks: func(b *bed) {
+		b.goesOn(700*time.Millisecond, func(i int) { b.ttl([]string{api.HealthCritical, api.HealthPassing}[i%2]) })
+	}, mends: func(b *bed) { b.doing(); b.ttl(api.HealthPassing) }}),
+	revised("the document names a registry that is down", "B1", "", local, `{service: {source: away}}`),
+	revised("the token is not taken", "B2", "", local, `{service: {source: stranger}}`),
+	inRegistry(fault{name: "registered by names", codes: "B4", breaks: func(b *bed) {
+		b.each(func(i int) { b.register(i, func(r *api.AgentServiceRegistration) { r.Address = "shop.example" }) })
+	}, mends: func(b *bed) { b.each(func(i int) { b.register(i, nil) }) }}),
+	revised("an authority that lies nowhere", "C2", "", local, with(local, "tls: {ca: {proxyFile: /nowhere/ca.pem}, sans: [x]}")),
+	revised("a lease that nobody renews", "C10", "", local, with(local, "envoyEndpoints: {policy: {endpoint_stale_after: 2s}}")),
+	{name: "the check's path is gone", codes: "H1", also: "P1 P2", spec: checked, breaks: func(b *bed) { b.health(404) }, mends: func(b *bed) { b.health(0) }},
+	revised("a check of another path", "H1", "P1 P2 H9", checked, strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/_fault?status=x", 1), 1)),
+	{name: "the check is slow", codes: "H2", also: "P1 P2", spec: strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/deep", 1), 1), breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(time.Second) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
+	{name: "the processes crash", codes: "H3", also: "E1 P1 P2", spec: checked, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	{name: "they crash, and panic is off", codes: "H3", also: "E1 P1 P2", spec: with(checked, "whenUnavailable: {panic: {then: fail}}"), breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	revised("the check's port is wrong", "H3", "P1 P2", `{endpoints: [{address: "{1}"}], healthChecks: [{checks}]}`, `{endpoints: [{address: "{1}"}], healthChecks: [{port: {closed-port}, http: {path: /healthz}, interval: 500ms, timeout: 400ms}]}`),
+	{name: "certificates of another name", codes: "H5", also: "E4 P1 P2 K1", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, sans: [x]}, healthChecks: [{checks}]}`, places0: (*bed).secure, breaks: func(b *bed) {
+		b.apply(strings.Replace(b.spec, "sans: [x]", "sans: [other.example]", 1))
+	}, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "the check speaks HTTP/2 to HTTP/1", codes: "H6", also: "E5 P1 P2 H1 H3 K1", spec: `{endpoints: [{address: "{plain}"}], healthChecks: [{checks}]}`, places0: (*bed).plain, breaks: func(b *bed) {
+		b.apply(with(b.spec, "protocol: http2"))
+	}, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "an operator drains all", codes: "H8", also: "P1 P2", spec: checked, breaks: func(b *bed) { b.drain("drain", "--reason", "new disks") }, mends: func(b *bed) { b.drain("drain", "--end") }},
+	{name: "too much to do", codes: "H9", also: "H1 P1 P2", spec: checked, breaks: func(b *bed) { b.health(429) }, mends: func(b *bed) { b.health(0) }},
+	{name: "answers of 500", codes: "O1", also: "O2 P1 P2", spec: with(local, "outlierDetection: {consecutive5xx: 3, interval: 500ms, maxEjectionPercent: 100, baseEjection: 3s}"), breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
+	{name: "a subset that nobody is in", codes: "P4", also: "K1", spec: local, rule: `, envoy: {route: {metadata_match: {filter_metadata: {envoy.lb: {v: "2"}}}}}`, breaks: func(b *bed) {
+		b.apply(with(local, "envoy: {lb_policy: ROUND_ROBIN, least_request_lb_config: null, lb_subset_config: {fallback_policy: NO_FALLBACK, subset_selectors: [{keys: [v]}]}}"))
+	}, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "the processes crash, unchecked", codes: "E1", spec: local, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	{name: "nobody answers the connection", codes: "E2", also: "K1", spec: local, places0: (*bed).deafness, breaks: func(b *bed) { b.apply(`{endpoints: [{address: "{deaf}"}], connectTimeout: 500ms}`) }, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "certificates of another name, unchecked", codes: "E4", also: "K1", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, sans: [x]}}`, places0: (*bed).secure, breaks: func(b *bed) {
+		b.apply(strings.Replace(b.spec, "sans: [x]", "sans: [other.example]", 1))
+	}, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "HTTP/2 to HTTP/1, unchecked", codes: "E5", also: "K1", spec: `{endpoints: [{address: "{plain}"}]}`, places0: (*bed).plain, breaks: func(b *bed) { b.apply(with(b.spec, "protocol: http2")) }, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "more at once than the limits", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {connections: 3, pendingRequests: 3, requests: 3}"), rule: ", timeout: 3s", breaks: func(b *bed) {
+		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
+	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 10},
+	{name: "answers of 500, tried again", codes: "F3", spec: local, rule: ", retry: {on: [5xx], attempts: 6, backoff: {base: 1ms, max: 2ms}}", parallel: 10, breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
+	{name: "more to eject than may be", codes: "O3", also: "O1", spec: with(local, "outlierDetection: {consecutive5xx: 3, interval: 500ms, maxEjectionPercent: 10, baseEjection: 3s}"), breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
+	{name: "their only proxy is gone", codes: "C1", edge: "lone", spec: local, breaks: func(b *bed) { b.through()[0].envoy.Kill() }, mends: func(b *bed) { b.through()[0].start(b.lab.t) }},
+	{name: "their only proxy hangs", codes: "C6", also: "K1", edge: "stuck", spec: local, breaks: func(b *bed) {
+		b.signal(syscall.SIGSTOP)
+		b.apply(`{endpoints: [{address: "{1}"}]}`)
+	}, mends: func(b *bed) { b.signal(syscall.SIGCONT) }},
+	{name: "slow answers", codes: "F2", spec: local, rule: ", timeout: 300ms", breaks: func(b *bed) {
+		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
+	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
+	revised("all is dropped", "G3", "", local, with(`{endpoints: [{address: "{1}"}]}`, "envoyEndpoints: {policy: {drop_overloads: [{category: all, drop_percentage: {numerator: 100}}]}}")),
+	revised("the name server fails", "D1", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["failing.example:{port1}"], refresh: 1s}}`),
+	revised("a name that is not there", "D2", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["shpo.example:{port1}"], refresh: 1s}}`),
+}
+
+// pairs are two faults at once.
+var pairs = []fault{
+	{name: "one crashes, the other's check fails", codes: "H3 H1", also: "E1 P1 P2", spec: checked, breaks: func(b *bed) { b.backends[0].Kill(); b.backends[1].SetHealth(404) }, mends: func(b *bed) { b.backends[1].SetHealth(0); b.revive(0) }},
+	{name: "two statuses of the check", codes: "H1 H9", also: "P1 P2", spec: checked, breaks: func(b *bed) { b.backends[0].SetHealth(404); b.backends[1].SetHealth(429) }, mends: func(b *bed) { b.health(0) }},
+	inRegistry(fault{name: "one critical, one in maintenance", codes: "A2 A4", also: "H8 P1 P2", breaks: func(b *bed) {
+		_ = b.agent().UpdateTTL(b.id(0), "disk full", api.HealthCritical)
+		_ = b.agent().EnableServiceMaintenance(b.id(1), "new disks")
+	}, mends: func(b *bed) { _ = b.agent().DisableServiceMaintenance(b.id(1)); b.ttl(api.HealthPassing) }}),
+	inRegistry(fault{name: "one critical, the other crashes", codes: "A2 E1", also: "P1 P2", breaks: func(b *bed) {
+		_ = b.agent().UpdateTTL(b.id(0), "disk full", api.HealthCritical)
+		b.crash()
+	}, mends: func(b *bed) { b.revive(0, 1); b.ttl(api.HealthPassing) }}),
+	{name: "one crashes, the other is slow", codes: "F2 E1", spec: local, rule: ", timeout: 300ms", breaks: func(b *bed) { b.backends[0].Kill(); b.backends[1].SetDelay(time.Second) }, mends: func(b *bed) { b.backends[1].SetDelay(0); b.revive(0) }},
+	{name: "one is ejected, the other's check fails", codes: "O1 H1", also: "O2 P1 P2", spec: with(checked, "outlierDetection: {consecutive5xx: 3, interval: 500ms, maxEjectionPercent: 100, baseEjection: 3s}"), breaks: func(b *bed) { b.backends[0].SetStatus(500); b.backends[1].SetHealth(404) }, mends: func(b *bed) { b.status(0); b.health(0) }},
+	{name: "one check is slow, the other refused", codes: "H2 H3", also: "E1 P1 P2", spec: strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/deep", 1), 1), breaks: func(b *bed) { b.backends[0].SetDelay(time.Second); b.backends[1].Kill() }, mends: func(b *bed) { b.backends[0].SetDelay(0); b.revive(1) }},
+	inRegistry(fault{name: "one critical, the other's check fails", codes: "A2 H1", also: "P1 P2", spec: with(inConsul, "healthChecks: [{checks}]"), breaks: func(b *bed) {
+		_ = b.agent().UpdateTTL(b.id(0), "disk full", api.HealthCritical)
+		b.backends[1].SetHealth(404)
+	}, mends: func(b *bed) { b.health(0); b.ttl(api.HealthPassing) }}),
+	{name: "a revision refused, and a crash", codes: "C2 E1", also: "K1", spec: local, breaks: func(b *bed) { b.crash(); b.apply(with(local, "tls: {ca: {proxyFile: /nowhere/ca.pem}, sans: [x]}")) }, mends: func(b *bed) { b.apply(b.spec); b.revive(0, 1) }},
+	{name: "one drained, the other crashes", codes: "H8 H3", also: "E1 P1 P2", spec: checked, breaks: func(b *bed) { b.drain("drain", "--reason", "new disks"); b.backends[1].Kill() }, mends: func(b *bed) { b.drain("drain", "--end"); b.revive(1) }},
+}
+
+// controls are noise: nothing that anybody must look at.
+var controls = []fault{
+	{name: "nothing at all", spec: checked},
+	{name: "one of four drains", spec: `{endpoints: [{address: "{1}"}, {address: "{2}"}, {address: "{3}"}, {address: "{4}", health: draining}], healthChecks: [{checks}]}`, hosts: 4},
+	{name: "a revision that harms nobody", spec: checked, breaks: func(b *bed) { b.apply(with(checked, "connectTimeout: 2s")) }, mends: func(b *bed) { b.apply(b.spec) }},
+	{name: "an answer of 500 now and then", spec: local, breaks: func(b *bed) {
+		b.goesOn(3*time.Second, func(int) { b.status(500); time.Sleep(5 * time.Millisecond); b.status(0) })
+	}, mends: func(b *bed) { b.doing() }},
+	inRegistry(fault{name: "one check turns twice", hosts: 3, breaks: func(b *bed) {
+		_ = b.agent().UpdateTTL(b.id(0), "late", api.HealthCritical)
+		time.Sleep(300 * time.Millisecond)
+		_ = b.agent().UpdateTTL(b.id(0), "fine", api.HealthPassing)
+	}}),
+	inRegistry(fault{name: "instances are replaced one by one", hosts: 3, breaks: func(b *bed) {
+		b.goesOn(2*time.Second, func(i int) {
+			_ = b.agent().ServiceDeregister(b.id(i % 3))
+			time.Sleep(500 * time.Millisecond)
+			b.register(i%3, nil)
+		})
+	}, mends: func(b *bed) { b.doing() }}),
+	{name: "the check fails once", spec: checked, breaks: func(b *bed) {
+		b.goesOn(4*time.Second, func(int) {
+			b.backends[0].SetHealth(503)
+			time.Sleep(100 * time.Millisecond)
+			b.backends[0].SetHealth(0)
+		})
+	}, mends: func(b *bed) { b.doing() }},
+	inRegistry(fault{name: "one of three in maintenance", hosts: 3, breaks: func(b *bed) { _ = b.agent().EnableServiceMaintenance(b.id(0), "new disks") }, mends: func(b *bed) { _ = b.agent().DisableServiceMaintenance(b.id(0)) }}),
+	{name: "an operator drains one of three", hosts: 3, spec: `{endpoints: [{address: "{1}"}, {address: "{2}"}, {address: "{3}"}], healthChecks: [{checks}]}`, breaks: func(b *bed) {
+		b.backends = b.backends[:1]
+		b.drain("drain", "--reason", "new disk")
+	}, mends: func(b *bed) { b.drain("drain", "--end") }},
+	{name: "answers that take long, and in time", spec: local, rule: ", timeout: 2s", breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(300 * time.Millisecond) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
+}
+
+func (b *bed) agent() *api.Agent { return b.lab.consul.Client.Agent() }
+
+// onFarNode registers its backends at the agent of another node.
+func (b *bed) onFarNode() []string {
+	for i, x := range b.backends {
+		host, port, _ := net.SplitHostPort(x.Addr)
+		n, _ := net.LookupPort("tcp", port)
+		r := &api.AgentServiceRegistration{ID: b.id(i), Name: b.upstream, Address: host, Port: n}
+		if err := b.lab.far.Client.Agent().ServiceRegister(r); err != nil {
+			b.lab.t.Fatal(err)
+		}
+	}
+	return nil
+}
+
+// signal is sent to the Envoy that leads to it.
+func (b *bed) signal(s syscall.Signal) {
+	if err := b.through()[0].envoy.Signal(s); err != nil {
+		b.lab.t.Error(err)
+	}
+}
+
+// secure is a server with a certificate for x.
+func (b *bed) secure() []string {
+	e := newEcho(b.lab.t, b.upstream)
+	e.check(func(http.ResponseWriter, *http.Request) {})
+	return []string{"{tls}", secured(b.lab.t, b.lab.authority, e)}
+}
+
+// plain is a server that knows no HTTP/2.
+func (b *bed) plain() []string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.lab.t.Fatal(err)
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func() { _ = s.Serve(l) }()
+	b.lab.t.Cleanup(func() { _ = s.Close() })
+	return []string{"{plain}", l.Addr().String()}
+}
+
+// deafness is an address that takes no connection.
+func (b *bed) deafness() []string {
+	addr := closed(b.lab.t)
+	b.lab.t.Cleanup(deaf(b.lab.t, addr))
+	return []string{"{deaf}", addr}
+}
+
+// drain says an operator's word about every endpoint.
+func (b *bed) drain(verb string, more ...string) {
+	for _, x := range b.backends {
+		if out, code := b.lab.control.cli(append([]string{verb, b.upstream, x.Addr}, more...)...); code != 0 {
+			b.lab.t.Errorf("%s: exit %d: %s", verb, code, out)
+		}
+	}
+}

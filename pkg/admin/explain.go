@@ -1,0 +1,510 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+	"github.com/wellspring-xds/wellspring/pkg/store"
+)
+
+// Prober tries endpoints from here.
+type Prober interface {
+	Try(ctx context.Context, t probe.Target) []probe.Result
+}
+
+type (
+	explainIn struct {
+		Upstream string   `query:"upstream" doc:"name of an upstream; this, or host and path, or log"`
+		Host     string   `query:"host" doc:"of a request, as a client sends it: the way that it takes is walked first"`
+		Path     string   `query:"path" doc:"of that request"`
+		Method   string   `query:"method" default:"GET"`
+		Header   []string `query:"header,explode" doc:"NAME: VALUE of that request"`
+		Log      string   `query:"log" maxLength:"65536" doc:"a line of an access log: ours, Envoy's default, Istio's, or JSON"`
+		Proxy    string   `query:"proxy" doc:"id of a proxy: only what it was sent, reports and answers"`
+	}
+	explainOut struct{ Body diagnose.Explanation }
+)
+
+// What gathering may take: each part by itself, and all together.
+const (
+	gatherAll   = 1900 * time.Millisecond
+	gatherDisk  = time.Second
+	lookApart   = time.Second // two looks at counters
+	explained   = 6           // proxies whose admins are asked for all
+	lastHour    = time.Hour
+	maxTouching = 5 // revisions that are compared
+)
+
+func (s *server) explain(api huma.API) {
+	huma.Register(api, operation("explain", http.MethodGet, "/v1/explain", "Why requests to an upstream fail, or soon will", 400, 404),
+		func(ctx context.Context, in *explainIn) (*explainOut, error) {
+			ctx, cancel := context.WithTimeout(ctx, gatherAll)
+			defer cancel()
+			a, says, err := s.asking(in)
+			if err != nil {
+				return nil, err
+			}
+			e, err := s.answer(ctx, in, a)
+			if err != nil {
+				return nil, err
+			}
+			if says != "" {
+				e.Road = append([]string{says}, e.Road...)
+			}
+			return &explainOut{e}, nil
+		})
+}
+
+// asking is the request that is asked about, and what a log says of it. A log's cluster
+// that is one of our upstreams is asked about by its name.
+func (s *server) asking(in *explainIn) (a spec.Asking, says string, err error) {
+	ways := 0
+	for _, x := range []string{in.Upstream, in.Host + in.Path, in.Log} {
+		if x != "" {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return a, "", newError(http.StatusBadRequest, "name an upstream, or host and path of a request, or a line of a log; one of these")
+	}
+	if in.Log != "" {
+		l, err := diagnose.ParseLogLine(in.Log)
+		if err != nil {
+			return a, "", newError(http.StatusBadRequest, "log: "+err.Error())
+		}
+		if _, ok := s.withImports().Upstream(l.Cluster); ok {
+			in.Upstream = l.Cluster
+		}
+		return l.Asking, l.Says(), nil
+	}
+	a = spec.Asking{Method: in.Method, Host: in.Host, Path: in.Path, Headers: map[string]string{}}
+	for _, h := range in.Header {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok || strings.TrimSpace(name) == "" {
+			return a, "", newError(http.StatusBadRequest, fmt.Sprintf("header %q is not NAME: VALUE", h))
+		}
+		a.Headers[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
+	}
+	return a, "", nil
+}
+
+// answer explains an upstream, or the one of those on a request's way that does worst.
+func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking) (diagnose.Explanation, error) {
+	if in.Upstream != "" {
+		c, err := s.gather(ctx, in.Upstream, in.Proxy)
+		if err != nil {
+			return diagnose.Explanation{}, err
+		}
+		return diagnose.Explain(c), nil
+	}
+	ways := s.withImports().Ways("", a)
+	if in.Proxy != "" {
+		group := ""
+		for _, st := range s.Fleet.Streams(ctx) {
+			if st.ID == in.Proxy {
+				group = st.Group
+			}
+		}
+		ways = slices.DeleteFunc(ways, func(w spec.Way) bool { return w.Group != group })
+	}
+	var road, names []string
+	for _, w := range ways {
+		road = append(road, diagnose.Road(w))
+		for _, to := range w.To {
+			if to.Weight > 0 && !slices.Contains(names, to.Upstream) {
+				names = append(names, to.Upstream)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return diagnose.NoWay(ways, a, time.Now()), nil
+	}
+	worst, well := s.worstOf(names)
+	c, err := s.gather(ctx, worst, in.Proxy)
+	if err != nil {
+		return diagnose.Explanation{}, err
+	}
+	e := diagnose.Explain(c).Sibling(well)
+	e.Road = road
+	return e, nil
+}
+
+// worstOf picks the upstream that does worst, and says which others are well.
+func (s *server) worstOf(names []string) (worst string, well []string) {
+	worst = names[0]
+	var state health.State
+	for _, name := range names {
+		h, _ := s.Health.HealthBy(name, s.Seen.Views(name, false))
+		if h.State.Worse(state) {
+			worst, state = name, h.State
+		}
+		if h.State == health.Healthy {
+			well = append(well, name)
+		}
+	}
+	return worst, slices.DeleteFunc(well, func(name string) bool { return name == worst })
+}
+
+// gather collects what is known of an upstream, or of what one proxy has of it: what is in memory at once, the rest in
+// parallel, each part with a deadline; what did not answer is said.
+func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Case, err error) {
+	sp := s.withImports()
+	u, ok := sp.Upstream(name)
+	if !ok {
+		return c, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: name}))
+	}
+	c = diagnose.Case{At: time.Now(), Upstream: name, Spec: u, Views: s.Seen.Views(name, true), Known: s.Catalog.Entry(u.Key(name))}
+	if proxy != "" {
+		c.Views = slices.DeleteFunc(c.Views, func(v fleet.View) bool { return v.Proxy != proxy })
+	}
+	c.Health, _ = s.Health.HealthBy(name, c.Views)
+	c.Endpoints, c.Problems, _ = s.Publisher.Endpoints(name)
+	if c.Known.Service != nil {
+		c.Problems = append(slices.Clone(c.Problems), c.Known.Service.Problems...)
+	}
+	for _, x := range s.Catalog.Sources() {
+		if k := u.Key(name); x.Name == k.Source && x.Datacenter == k.Datacenter {
+			c.LastFresh = x.LastFresh
+		}
+	}
+	c.Failures, c.Reasons = s.Seen.Failures(name)
+	c.Groups = groupsOf(sp, name)
+	for _, st := range s.Fleet.Streams(ctx) {
+		if slices.Contains(c.Groups, st.Group) && (proxy == "" || st.ID == proxy) {
+			c.Streams = append(c.Streams, st)
+		}
+	}
+	for _, m := range s.Seen.Proxies() {
+		if slices.Contains(c.Groups, m.Group) && (proxy == "" || m.ID == proxy) {
+			c.Members = append(c.Members, m)
+		}
+	}
+	if proxy != "" && len(c.Members) == 0 {
+		return c, newError(http.StatusNotFound, fmt.Sprintf("no proxy %q reaches upstream %s; wellspring proxies lists them", proxy, name))
+	}
+	c.Refused = s.Fleet.Refused()
+
+	var wg sync.WaitGroup
+	var notAsked [3][]string
+	wg.Go(func() { c.Events, notAsked[0] = s.happened(ctx, c.Health.Service, name) })
+	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, c.Streams, c.Health.Seen) })
+	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, u, c.Endpoints, c.Views) })
+	wg.Wait()
+	c.NotAsked = slices.Concat(notAsked[:]...)
+	since := c.Since()
+	if c.Changes, err = s.touching(name, u, since); err != nil {
+		c.NotAsked = append(c.NotAsked, "revisions: "+err.Error())
+	}
+	if !since.IsZero() {
+		c.Requests, c.Lost = s.lost(name, since)
+	}
+	return c, nil
+}
+
+func groupsOf(sp *spec.Spec, upstream string) (out []string) {
+	for _, d := range sp.Documents(spec.KindGroup) {
+		if slices.Contains(sp.Upstreams(d.Name), upstream) {
+			out = append(out, d.Name)
+		}
+	}
+	return out
+}
+
+// happened are the events of the last hour that are of an upstream, of its service or its
+// source, oldest first: those in memory and, where that is not an hour long, on disk.
+func (s *server) happened(ctx context.Context, k model.ServiceKey, upstream string) (out []model.Event, notAsked []string) {
+	from := time.Now().Add(-lastHour)
+	all := s.Events.Last(maxEvents)
+	if len(all) == 0 || all[0].Time.After(from) {
+		ctx, cancel := context.WithTimeout(ctx, gatherDisk)
+		defer cancel()
+		recorded, err := s.Recorded.Between(ctx, from, time.Time{}, maxEvents)
+		if err != nil {
+			notAsked = append(notAsked, "events before this server began: "+err.Error())
+		} else {
+			all = recorded
+		}
+	}
+	source := model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+	for _, e := range all {
+		switch {
+		case e.Time.Before(from):
+		case e.Subject.Kind == "Service" && e.Subject.Name == k.String(),
+			e.Subject.Kind == string(spec.KindUpstream) && e.Subject.Name == upstream,
+			e.Subject.Kind == "Source" && e.Subject.Name == source.String(),
+			e.Subject.Kind == "External", strings.HasPrefix(e.Kind, "certificate."):
+			out = append(out, e)
+		}
+	}
+	return out, notAsked
+}
+
+const maxEvents = 10_000
+
+// askEnvoys asks the admins of some proxies for all that they hold, first of those that
+// have it worst, and for their counters twice.
+func (s *server) askEnvoys(ctx context.Context, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
+	who := worstFirst(streams, seen)
+	all, errs := make([]*diagnose.Asked, len(who)), make([]error, len(who))
+	var wg sync.WaitGroup
+	for i, p := range who {
+		wg.Go(func() { all[i], errs[i] = s.askEnvoy(ctx, p) })
+	}
+	wg.Wait()
+	for i, p := range who {
+		if errs[i] != nil {
+			notAsked = append(notAsked, fmt.Sprintf("proxy %s: %v", p.ID, errs[i]))
+			continue
+		}
+		out = append(out, *all[i])
+	}
+	if n := len(streams) - len(who); n > 0 {
+		notAsked = append(notAsked, fmt.Sprintf("%d more proxies: %d were asked, and all that report are counted", n, len(who)))
+	}
+	return out, notAsked
+}
+
+// worstFirst picks whom to ask: those that have it worst, then one of each zone.
+func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
+	bad := map[string]bool{}
+	if seen != nil {
+		for _, p := range []*health.Part{seen.Unserved, seen.Nobody, seen.Dead, seen.NoneMet, seen.Panicking, seen.Overflow, seen.Fewer, seen.Warming} {
+			if p != nil {
+				for _, id := range p.Some {
+					bad[id] = true
+				}
+			}
+		}
+	}
+	taken, zones := map[string]bool{}, map[string]bool{}
+	take := func(want func(model.Stream) bool, most int) {
+		for _, st := range streams {
+			if len(out) < most && !taken[st.ID] && !strings.HasPrefix(st.Agent, "gRPC") && want(st) {
+				taken[st.ID], zones[st.Locality.Zone] = true, true
+				out = append(out, st.Proxy)
+			}
+		}
+	}
+	take(func(st model.Stream) bool { return bad[st.ID] }, explained/2)
+	take(func(st model.Stream) bool { return !zones[st.Locality.Zone] }, explained)
+	take(func(model.Stream) bool { return true }, explained/2)
+	return out
+}
+
+func (s *server) askEnvoy(ctx context.Context, p model.Proxy) (*diagnose.Asked, error) {
+	client, err := s.Admins.Client(p)
+	if err != nil {
+		return nil, err
+	}
+	a := &diagnose.Asked{Proxy: p.ID, Zone: p.Locality.Zone}
+	if a.Before, err = client.Stats(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(lookApart):
+	}
+	a.Dump, err = client.Dump(ctx)
+	return a, err
+}
+
+// probe tries endpoints from here: first those that a proxy would not use.
+func (s *server) probe(ctx context.Context, name string, u *spec.Upstream, endpoints []model.Endpoint, views []fleet.View) ([]probe.Result, []string) {
+	if s.Prober == nil {
+		return nil, []string{"endpoints themselves: probes are switched off (probe.enabled)"}
+	}
+	if u.Hostnames() || len(endpoints) == 0 {
+		return nil, nil // what a name is here need not be what it is at a proxy
+	}
+	t := probe.Target{Name: name, Spec: u}
+	var err error
+	if t.TLS, err = s.ClientTLS(name); err != nil {
+		return nil, []string{"endpoints themselves: " + err.Error()}
+	}
+	out := map[string]bool{}
+	for _, v := range views {
+		for _, e := range v.Endpoints {
+			out[e.Address] = out[e.Address] || !e.Healthy
+		}
+	}
+	for _, bad := range []bool{true, false} {
+		for _, e := range endpoints {
+			if out[e.Address] == bad {
+				t.Addresses = append(t.Addresses, e.Address)
+			}
+		}
+	}
+	results := s.Prober.Try(ctx, t)
+	for _, r := range results {
+		if r.Outcome == probe.NotTried {
+			return results, []string{"endpoints themselves: " + r.Says + "; see probe.loopback"}
+		}
+	}
+	return results, nil
+}
+
+// lost counts the requests since a time, to the minute; of more than an hour, to the hour.
+func (s *server) lost(name string, since time.Time) (requests, lost uint64) {
+	minutes, hours := s.Seen.Trend(name)
+	spans, from := minutes, since.Truncate(time.Minute)
+	if time.Since(since) > lastHour {
+		spans, from = hours, since.Truncate(time.Hour)
+	}
+	for _, x := range spans {
+		if !x.From.Before(from) {
+			requests, lost = requests+x.Requests, lost+x.Failed
+		}
+	}
+	return max(requests, lost), lost
+}
+
+// touching are the newest revisions of the last hour that touch an upstream's road, from
+// a while before something began, oldest first.
+func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, err error) {
+	if since.IsZero() {
+		return nil, nil
+	}
+	revisions, _, err := s.Store.Revisions(0, 50)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range revisions {
+		if len(out) == maxTouching || r.Time.Before(since.Add(-5*time.Minute)) {
+			break
+		}
+		fields, before, err := s.fieldsOf(r, name, u)
+		if err != nil {
+			return out, err
+		}
+		if len(fields) > 0 {
+			out = append(out, diagnose.Edit{Revision: r.Number, Time: r.Time, Author: r.Author, Message: r.Message, Fields: fields, Before: before})
+		}
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
+// fieldsOf lists what a revision changed on the road to an upstream, as paths.
+func (s *server) fieldsOf(r store.Revision, name string, u *spec.Upstream) (fields []string, before uint64, err error) {
+	mine := func(c store.Change) bool {
+		switch c.Kind {
+		case spec.KindUpstream:
+			return c.Name == name
+		case spec.KindService:
+			return u.Key(name).Source == spec.SourceLocal && c.Name == u.Key(name).Name
+		}
+		return true // a route, listener or group: whether it names the upstream is seen below
+	}
+	if !slices.ContainsFunc(r.Changes, mine) {
+		return nil, 0, nil
+	}
+	if before, err = s.Store.Before(r.Number); err != nil {
+		return nil, 0, err
+	}
+	old, err := s.Store.At(before)
+	if err != nil {
+		return nil, 0, err
+	}
+	now, err := s.Store.At(r.Number)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, c := range r.Changes {
+		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
+		a, b := writtenText(old[ref]), writtenText(now[ref])
+		if !mine(c) || c.Kind != spec.KindUpstream && c.Kind != spec.KindService && !bytes.Contains(a, []byte(`"`+name+`"`)) && !bytes.Contains(b, []byte(`"`+name+`"`)) {
+			continue
+		}
+		for _, path := range differ(a, b) {
+			fields = append(fields, string(c.Kind)+"/"+c.Name+": "+path)
+		}
+	}
+	return fields, before, nil
+}
+
+func writtenText(d *spec.Document) []byte {
+	if d == nil {
+		return nil
+	}
+	return d.Written
+}
+
+// differ lists the paths of a document at which two texts of it differ, with what stood
+// and stands there where that is short.
+func differ(a, b []byte) []string {
+	switch {
+	case a == nil:
+		return []string{"added"}
+	case b == nil:
+		return []string{"removed"}
+	}
+	var x, y any
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return []string{"changed"}
+	}
+	return differs("", x, y)
+}
+
+func differs(path string, x, y any) (out []string) {
+	if reflect.DeepEqual(x, y) {
+		return nil
+	}
+	mx, xs := x.(map[string]any)
+	my, ys := y.(map[string]any)
+	lx, xl := x.([]any)
+	ly, yl := y.([]any)
+	switch {
+	case xs && ys:
+		keys := map[string]bool{}
+		for k := range mx {
+			keys[k] = true
+		}
+		for k := range my {
+			keys[k] = true
+		}
+		for _, k := range slices.Sorted(maps.Keys(keys)) {
+			at := k
+			if path != "" {
+				at = path + "." + k
+			}
+			out = append(out, differs(at, mx[k], my[k])...)
+		}
+	case xl && yl && len(lx) == len(ly):
+		for i := range lx {
+			out = append(out, differs(fmt.Sprintf("%s[%d]", path, i), lx[i], ly[i])...)
+		}
+	default:
+		out = append(out, fmt.Sprintf("%s: %s -> %s", path, short(x), short(y)))
+	}
+	return out
+}
+
+// short is a value of a document in a few characters.
+func short(v any) string {
+	if v == nil {
+		return "none"
+	}
+	text, err := json.Marshal(v)
+	if err != nil || len(text) > 40 {
+		return "…"
+	}
+	return string(text)
+}

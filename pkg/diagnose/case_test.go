@@ -1,0 +1,379 @@
+package diagnose
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+var now = time.Date(2026, 7, 1, 14, 9, 22, 0, time.UTC)
+
+var catalogKey = model.ServiceKey{Source: "consul", Name: "catalog"}
+
+// well is a case in which all is well: two endpoints, and two proxies in two zones.
+func well() *Case {
+	c := &Case{
+		At: now, Upstream: "catalog", Spec: &spec.Upstream{Service: spec.ServiceRef{Source: "consul", Name: "catalog"}}, LastFresh: now.Add(-2 * time.Second), Groups: []string{"edge"},
+		Health: health.Upstream{Name: "catalog", State: health.Healthy, Counts: health.Counts{Total: 2, Healthy: 2}, Since: now.Add(-time.Hour), Service: catalogKey, Seen: &health.Seen{Proxies: 2, Reporting: 2, Healthy: 2, Members: 2, Requests: 1000}},
+	}
+	for i := range 2 {
+		c.Endpoints = append(c.Endpoints, model.Endpoint{ID: fmt.Sprintf("n/%d", i), Address: fmt.Sprintf("10.0.0.%d:80", i+1), Health: model.Healthy, Weight: 1})
+		id, zone := fmt.Sprintf("edge-%d", i), []string{"a", "b"}[i]
+		p := model.Proxy{ID: id, Group: "edge", Locality: model.Locality{Zone: zone}, Version: "1.40.0"}
+		c.Streams = append(c.Streams, model.Stream{Proxy: p, Delivery: []model.Delivery{{Type: "clusters", Version: "1", AckedVersion: "1"}}})
+		c.Members = append(c.Members, fleet.Member{Proxy: p, Began: now.Add(-time.Hour)})
+		v := fleet.View{Proxy: id, Zone: zone, At: now, Members: 2, Healthy: 2}
+		for j := range 2 {
+			v.Endpoints = append(v.Endpoints, fleet.EndpointView{Address: fmt.Sprintf("10.0.0.%d:80", j+1), Healthy: true})
+		}
+		c.Views = append(c.Views, v)
+	}
+	c.Known = model.Known{Service: &model.Service{Key: catalogKey, Presence: model.Present, Endpoints: c.Endpoints}, Since: now.Add(-time.Hour)}
+	return c
+}
+
+const minute = time.Minute
+
+// empties leaves nobody: its source lists nobody, and proxies have nobody, for so long.
+func (c *Case) empties(presence model.Presence) {
+	c.Known.Service = &model.Service{Key: catalogKey, Presence: presence}
+	c.Endpoints = nil
+	c.nobody()
+}
+
+func (c *Case) nobody() {
+	since := now.Add(-6 * minute)
+	c.Health.State, c.Health.Since, c.Health.Why = health.Empty, since, "nobody"
+	c.Health.Seen.Nobody = &health.Part{Count: 2, Zones: []string{"a", "b"}, Some: []string{"edge-0", "edge-1"}, Since: since}
+}
+
+// out has proxies say that endpoints are not usable.
+func (c *Case) out(proxies ...int) {
+	for i := range c.Views {
+		for j := range c.Views[i].Endpoints {
+			c.Views[i].Endpoints[j].Since = now.Add(-minute)
+		}
+	}
+	for _, i := range proxies {
+		c.Views[i].Healthy = 0
+		for j := range c.Views[i].Endpoints {
+			c.Views[i].Endpoints[j].Healthy = false
+		}
+	}
+	since := now.Add(-6 * minute)
+	c.Health.State, c.Health.Since = health.Hidden, since
+	c.Health.Seen.Panicking = &health.Part{Count: len(proxies), Some: []string{"edge-0"}, Since: since}
+	c.Spec.HealthChecks = []spec.HealthCheck{{HTTP: &spec.HTTPCheck{Path: "/healthz"}, Timeout: spec.Duration(time.Second)}}
+}
+
+func (c *Case) unknownFor(reason discovery.Reason) {
+	c.Known = model.Known{Failure: errors.New("no"), Reason: string(reason), FailingSince: now.Add(-minute)}
+	c.Endpoints = nil
+	c.Health.State, c.Health.Why, c.Health.Seen = health.Unknown, "no", nil
+}
+
+func (c *Case) unhealthy(h model.Health, check string) {
+	for i := range c.Endpoints {
+		c.Endpoints[i].Health, c.Endpoints[i].Check, c.Endpoints[i].Reason = h, check, "disk: full"
+	}
+	c.Health.State, c.Health.Since, c.Health.Counts = health.Critical, now.Add(-6*minute), health.Counts{Total: 2, Unhealthy: 2}
+}
+
+func (c *Case) probed(o probe.Outcome, says string, checked bool) {
+	for _, e := range c.Endpoints {
+		c.Probes = append(c.Probes, probe.Result{Endpoint: e.Address, Target: e.Address, Outcome: o, Says: says, Checked: checked})
+	}
+}
+
+func (c *Case) failed(flag string, n uint64) {
+	c.Failures = append(c.Failures, fleet.Failure{Route: "all", Flag: flag, Count: n, Since: now.Add(-minute), Last: now.Add(-time.Second)})
+	c.Health.Seen.Failed += n
+	c.Health.State, c.Health.Why = health.Degraded, "requests failed"
+}
+
+// asked has the first proxy answer with one cluster.
+func (c *Case) asked(e *Envoy) {
+	e.Clusters["catalog"], e.Config.Clusters["catalog"] = e.Clusters["c"], e.Config.Clusters["c"]
+	e.Clusters["catalog"].StatName = "catalog"
+	e.Config.Clusters["catalog"].Name = "catalog"
+	delete(e.Clusters, "c")
+	delete(e.Config.Clusters, "c")
+	c.Asked = append(c.Asked, Asked{Proxy: "edge-0", Zone: "a", Envoy: *e})
+}
+
+func event(kind, subject string, ago time.Duration) model.Event {
+	return model.Event{Kind: kind, Subject: model.Subject{Name: subject}, Endpoint: "10.0.0.1:80", Time: now.Add(-ago), Reason: "because"}
+}
+
+// Each cause of the control plane's by its evidence, without what any Envoy shows: the
+// first finding, and how strong it is.
+func TestCases(t *testing.T) {
+	key := catalogKey.String()
+	for _, x := range []struct {
+		name string
+		do   func(c *Case)
+		want string // findings, the best first, as far as is written
+	}{
+		{"well", func(*Case) {}, ""},
+		{"no such service", func(c *Case) { c.empties(model.Absent) }, "A1 likely"},
+		{"nobody registered", func(c *Case) { c.empties(model.Empty) }, "A1 likely"},
+		{"the last one left", func(c *Case) {
+			c.empties(model.Empty)
+			c.Events = []model.Event{event(model.EventEndpointRemoved, key, 6*minute)}
+		}, "A6 likely"},
+		{"the last one of another service left", func(c *Case) {
+			c.empties(model.Empty)
+			c.Events = []model.Event{event(model.EventEndpointRemoved, "consul/old", 6*minute)}
+		}, "A1 likely"},
+		{"no tag", func(c *Case) {
+			c.Spec.Service.Tags = []string{"blue"}
+			c.Endpoints = nil
+			c.nobody()
+		}, "A5 likely"},
+		{"a check is critical", func(c *Case) { c.unhealthy(model.Unhealthy, "web") }, "A2 likely"},
+		{"one is critical, and the other serves", func(c *Case) {
+			c.Endpoints[0].Health = model.Unhealthy
+			c.Health.State = health.Degraded
+		}, "A2 possible"},
+		{"a node is lost", func(c *Case) { c.unhealthy(model.Unhealthy, "serfHealth") }, "A3 likely"},
+		{"maintenance of the node", func(c *Case) { c.unhealthy(model.Draining, "_node_maintenance") }, "A4 likely"},
+		{"maintenance of the service", func(c *Case) { c.unhealthy(model.Draining, "_service_maintenance:web") }, "A4 likely"},
+		{"drained", func(c *Case) { c.unhealthy(model.Draining, "") }, "H8 likely"},
+		{"flaps", func(c *Case) {
+			for i := range manyTurns {
+				c.Events = append(c.Events, event(model.EventEndpointHealth, key, time.Duration(i)*time.Second))
+			}
+		}, "A8 likely"},
+		{"turns of long ago", func(c *Case) {
+			for range manyTurns {
+				c.Events = append(c.Events, event(model.EventEndpointHealth, key, 11*minute))
+			}
+		}, ""},
+		{"the registry is down", func(c *Case) { c.unknownFor(discovery.Unreachable) }, "B1 likely"},
+		{"no leader, and all is known", func(c *Case) {
+			c.Known.Failure, c.Known.Reason = errors.New("no"), string(discovery.NoLeader)
+		}, "B1 possible"},
+		{"denied", func(c *Case) { c.unknownFor(discovery.Denied) }, "B2 likely"},
+		{"filtered", func(c *Case) { c.unknownFor(discovery.Filtered) }, "B2 likely"},
+		{"no such source", func(c *Case) { c.unknownFor(discovery.NoSource) }, "B1 likely"},
+		{"unreadable", func(c *Case) { c.unknownFor(discovery.BadAnswer) }, "B4 likely"},
+		{"not read yet", func(c *Case) { c.unknownFor(""); c.Known.Failure = nil }, "B6 likely"},
+		{"no usable record", func(c *Case) {
+			c.Endpoints, c.Problems = nil, []model.Problem{{Document: "Upstream/catalog", Message: "no IP"}}
+			c.nobody()
+		}, "B4 likely"},
+		{"one record of several", func(c *Case) { c.Problems = []model.Problem{{Document: "Upstream/catalog", Message: "no IP"}} }, "B4 possible"},
+		{"nobody connected", func(c *Case) { c.Streams, c.Views, c.Health.Seen = nil, nil, nil }, "C1 likely"},
+		{"nobody leads there", func(c *Case) { c.Groups, c.Streams = nil, nil }, "C1 likely"},
+		{"refused", func(c *Case) {
+			c.Streams[1].Delivery[0].Parked = []model.Parked{{Type: "clusters", Name: "catalog", Message: "bad"}}
+		}, "C2 certain"},
+		{"another's is refused", func(c *Case) {
+			c.Streams[1].Delivery[0].Parked = []model.Parked{{Type: "clusters", Name: "shop", Document: "Upstream/shop", Message: "bad"}}
+		}, ""},
+		{"waits", func(c *Case) {
+			c.Streams[1].Delivery[0].Waiting = []model.Waiting{{Name: "catalog", Why: "warming", Since: now}}
+			c.nobody()
+		}, "C3 likely"},
+		{"late", func(c *Case) {
+			c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now.Add(-6*time.Second)
+		}, "C6 likely"},
+		{"under way", func(c *Case) {
+			c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now.Add(-time.Second)
+		}, ""},
+		{"takes nothing", func(c *Case) { c.Streams[0].Unsent = now.Add(-minute) }, "C6 likely"},
+		{"one zone is cut off", func(c *Case) { c.out(1) }, "H4 likely"},
+		{"all are out, and it passes from here", func(c *Case) { c.out(0, 1); c.probed(probe.Passes, "GET /: 200", true) }, "H4 likely"},
+		{"another status", func(c *Case) { c.out(0, 1); c.probed(probe.Unexpected, "GET /: 404, expected 200", true) }, "H1 likely"},
+		{"too much to do", func(c *Case) {
+			c.out(0, 1)
+			c.probed(probe.Unexpected, "GET /: 503 with Retry-After, expected 200", true)
+		}, "H9 likely"},
+		{"a 503 of its own", func(c *Case) { c.out(0, 1); c.probed(probe.Unexpected, "GET /: 503, expected 200", true) }, "H1 likely"},
+		{"slow", func(c *Case) { c.out(0, 1); c.probed(probe.TimedOut, "late", true) }, "H2 likely"},
+		{"no handshake", func(c *Case) { c.out(0, 1); c.probed(probe.BadTLS, "x509", true) }, "H5 likely"},
+		{"another protocol", func(c *Case) { c.out(0, 1); c.probed(probe.OtherWords, "EOF", true) }, "H6 likely"},
+		{"refused", func(c *Case) { c.out(0, 1); c.probed(probe.Refused, "refused", true) }, "H3 likely"},
+		{"refused here, used there", func(c *Case) { c.probed(probe.Refused, "refused", true) }, ""},
+		{"refused, unchecked", func(c *Case) { c.failed("UF", 100); c.probed(probe.Refused, "refused", false) }, "E1 likely"},
+		{"slow, unchecked", func(c *Case) { c.failed("UF", 100); c.probed(probe.TimedOut, "late", false) }, "E2 likely"},
+		{"no way", func(c *Case) { c.failed("UF", 100); c.probed(probe.Unreachable, "no route", false) }, "E3 likely"},
+		{"TLS", func(c *Case) { c.failed("UF", 100); c.probed(probe.BadTLS, "x509", false) }, "E4 likely"},
+		{"no way, as proxies tell", func(c *Case) {
+			c.failed("UF", 100)
+			c.Reasons = []fleet.Reason{{Flag: "UF", Count: 90, Last: now, Detail: "x", Samples: []fleet.Failed{{Failure: "delayed connect error: No route to host"}}}}
+		}, "E3 likely"},
+		{"limits", func(c *Case) { c.failed("UO", 100) }, "F1 likely"},
+		{"limits, and a proxy that counts none", func(c *Case) {
+			c.failed("UO", 100)
+			c.asked(envoy(nil, hosts("h h")...))
+		}, "F1 possible"},
+		{"zones that differ for a moment", func(c *Case) {
+			c.out(1)
+			c.Views[1].Endpoints[0].Since, c.Views[1].Endpoints[1].Since = now.Add(-time.Second), now.Add(-time.Second)
+		}, ""},
+		{"one client of many", func(c *Case) { c.failed("UO", 2) }, "F1 possible"},
+		{"one in a thousand", func(c *Case) { c.failed("UO", 9) }, "F1 possible"},
+		{"timeouts, with retries", func(c *Case) { c.failed("URX,UT", 100) }, "F2 certain"},
+		{"closed", func(c *Case) { c.failed("UC", 100) }, "E5 certain"},
+		{"no cluster", func(c *Case) { c.failed("NC", 100) }, "G1 certain"},
+		{"dropped", func(c *Case) { c.failed("UDO", 100) }, "G3 certain"},
+		{"by a revision", func(c *Case) {
+			c.empties(model.Absent)
+			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Upstream/catalog: spec.service.name"}}}
+		}, "A1 likely, K1 likely"},
+		{"a revision after which it was well", func(c *Case) {
+			c.empties(model.Absent)
+			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 9*time.Second)}}
+			well := event(model.EventUpstreamState, "catalog", 6*minute+4*time.Second)
+			well.To = "healthy"
+			c.Events = []model.Event{well}
+		}, "A1 likely"},
+		{"a revision of before", func(c *Case) {
+			c.empties(model.Absent)
+			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-8 * minute)}}
+		}, "A1 likely"},
+		{"a revision, and all is well", func(c *Case) { c.Changes = []Edit{{Revision: 41, Time: now.Add(-time.Hour)}} }, ""},
+		{"a deploy", func(c *Case) {
+			c.empties(model.Empty)
+			c.Events = []model.Event{event("external.deploy", "deploy", 6*minute+10*time.Second)}
+		}, "A1 likely, K2 likely"},
+		{"another certificate", func(c *Case) {
+			c.Spec.TLS = &spec.UpstreamTLS{}
+			c.out(0, 1)
+			c.probed(probe.BadTLS, "x509", true)
+			c.Events = []model.Event{event(model.EventCertificateRenewed, "ca.pem", 6*minute+time.Second)}
+		}, "H5 likely, K3 likely"},
+		{"these proxies began just then", func(c *Case) {
+			c.nobody()
+			c.Health.Seen.Nobody = &health.Part{Count: 1, Some: []string{"edge-1"}, Since: now.Add(-6 * minute)}
+			c.Members[1].Began = now.Add(-6*minute - 5*time.Second)
+		}, "K4 likely"},
+		{"all proxies began just then", func(c *Case) {
+			c.nobody()
+			c.Health.Seen.Nobody = &health.Part{Count: 1, Some: []string{"edge-1"}, Since: now.Add(-6 * minute)}
+			c.Members[0].Began, c.Members[1].Began = now.Add(-6*minute-5*time.Second), now.Add(-6*minute-5*time.Second)
+		}, "K4 possible"},
+	} {
+		c := well()
+		x.do(c)
+		var got []string
+		e := Explain(*c)
+		for _, f := range e.Findings {
+			got = append(got, fmt.Sprintf("%s %s", f.Code, f.Strength))
+			if f.Title == "" || f.Says == "" || f.Next == "" || len(f.Evidence) == 0 {
+				t.Errorf("%s: a finding that says too little: %+v", x.name, f)
+			}
+		}
+		text := strings.Join(got, ", ")
+		if text != x.want && (x.want == "" || !strings.HasPrefix(text, x.want+", ")) {
+			t.Errorf("%s: found %q, want %q", x.name, text, x.want)
+		}
+		for _, f := range e.Findings {
+			if f.Strength == Certain && !strings.Contains("C2 F1 F2 E5 G1 G3", string(f.Code)) { // Envoys' own words and counts
+				t.Errorf("%s: %s is certain, and no Envoy showed it", x.name, f.Code)
+			}
+		}
+	}
+}
+
+// What an Envoy shows by a general word is told by the cause that the control plane knows,
+// with the Envoy's evidence, and is certain then; the general one is not told beside it.
+func TestBothHalves(t *testing.T) {
+	toldOfNobody := func(c *Case) {
+		e := envoy(nil)
+		e.Stats["cluster.catalog.update_success"] = 3
+		e.Stats["cluster.catalog.upstream_cx_none_healthy"] = 30
+		e.Before = envoyadmin.Stats{"cluster.catalog.upstream_cx_none_healthy": 10}
+		c.asked(e)
+	}
+	c := well()
+	c.Spec.Service.Tags = []string{"blue"}
+	c.Endpoints = nil
+	c.nobody()
+	toldOfNobody(c)
+	e := Explain(*c)
+	f := e.Findings[0]
+	if f.Code != A5 || f.Strength != Certain || len(e.Findings) != 1 || f.Proxies == nil || f.Proxies.String() != "proxy edge-0" {
+		t.Errorf("%+v", e.Findings)
+	}
+	if text := strings.Join(f.Evidence, "\n"); !strings.Contains(text, "proxy edge-0 /clusters: no host") || !strings.Contains(text, `tag "blue": 0 of 2 instances`) {
+		t.Errorf("evidence:\n%s", text)
+	}
+	// An Envoy alone says what it can.
+	c = well()
+	c.nobody()
+	toldOfNobody(c)
+	if e := Explain(*c); len(e.Findings) == 0 || e.Findings[0].Code != A1 || e.Findings[0].Strength != Likely {
+		t.Errorf("%+v", e.Findings)
+	}
+	// What is ruled out by the registry is not told as ruled out where an Envoy shows it.
+	for _, r := range e.RuledOut {
+		if r.Code == A5 {
+			t.Errorf("A5 is found and ruled out: %s", r.By)
+		}
+	}
+}
+
+// Three of four proxies answer, one does not: what they show is counted by code, and
+// nothing is ruled out that one of them shows.
+func TestSeveralEnvoys(t *testing.T) {
+	c := well()
+	c.out(0, 1)
+	for i := range 3 {
+		text := "h h"
+		if i > 0 {
+			text = "u u"
+		}
+		e := envoy(nil, hosts(text)...)
+		e.Stats["cluster.catalog.health_check.failure"] = 5
+		e.Stats["cluster.catalog.health_check.network_failure"] = 5
+		e.Before = envoyadmin.Stats{}
+		c.asked(e)
+		c.Asked[i].Proxy, c.Asked[i].Zone = fmt.Sprintf("edge-%d", i), []string{"a", "b", "b"}[i]
+	}
+	c.NotAsked = []string{"proxy edge-3: no answer"}
+	e := Explain(*c)
+	i := -1
+	for j, f := range e.Findings {
+		if f.Code == H3 {
+			i = j
+		}
+	}
+	if i < 0 || e.Findings[i].Proxies.String() != "2 of 3 proxies, in zone b" || len(e.NotAsked) != 1 {
+		t.Errorf("%+v", e)
+	}
+	for _, r := range e.RuledOut {
+		if r.Code == H3 {
+			t.Error("H3 is found and ruled out")
+		}
+	}
+}
+
+// The first line says what happens, to how many, and since when.
+func TestHeadline(t *testing.T) {
+	c := well()
+	c.empties(model.Empty)
+	c.Health.Seen.Nobody = &health.Part{Count: 1, Zones: []string{"b"}, Some: []string{"edge-1"}}
+	if e := Explain(*c); e.Says != "no healthy upstream in 1 of 2 proxies, in zone b" || !e.Since.Equal(now.Add(-6*minute)) {
+		t.Errorf("%q since %s", e.Says, e.Since)
+	}
+	if e := Explain(*well()); e.Says != "2 of 2 endpoints usable in all 2 proxies" || !e.Since.IsZero() || e.Found() {
+		t.Errorf("%q since %s", e.Says, e.Since)
+	}
+	c = well()
+	c.Health.Seen, c.Views = nil, nil
+	if e := Explain(*c); !strings.Contains(e.Says, "no proxy reports") {
+		t.Errorf("health that nobody saw is claimed: %q", e.Says)
+	}
+}

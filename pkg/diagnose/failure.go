@@ -1,0 +1,108 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+)
+
+// failureChecks are of how requests failed lately, as the proxies counted them.
+var failureChecks = []caseCheck{
+	{F1, nil, overflow},
+	{F2, nil, byFlag("the endpoints do not answer in time", "see whether they are slow, or overloaded; then the route's timeout", "UT")},
+	{E1, nil, byReason("Connection_refused", "connections to the endpoints are refused", "see whether the process runs, and on which port: ss -ltn")},
+	{E3, []Code{E1}, byReason("No_route_to_host", "no way leads to the endpoints", "look at routes and networks between proxies and endpoints")},
+	{E5, nil, byFlag("the endpoints close connections, or speak another protocol", "compare idleTimeout, and protocol, of: wellspring get upstream NAME; with the service's own", "UC", "UPE", "UR")},
+	{G1, nil, byFlag("proxies have no such cluster", "see why it is not served: wellspring health; wellspring proxies", "NC")},
+	{G3, nil, byFlag("a policy answers in place of the endpoints", "see envoyEndpoints and envoy of: wellspring get upstream NAME", "UDO")},
+}
+
+// counted are the requests that failed lately by flags.
+func (c *Case) counted(flags ...string) (n uint64, lines []string) {
+	for _, f := range c.Failures {
+		if !c.lately(f) {
+			continue
+		}
+		for flag := range strings.SplitSeq(f.Flag, ",") {
+			if slices.Contains(flags, flag) {
+				n += f.Count
+				lines = append(lines, fmt.Sprintf("fleet: %d requests with flag %s by route %s, the last %s", f.Count, f.Flag, orName(f.Route, "-"), c.ago(f.Last)))
+				break
+			}
+		}
+	}
+	return n, lines[:min(len(lines), mostLines)]
+}
+
+// outweighs is certain where what was counted is no noise among the requests of now.
+func (c *Case) outweighs(n uint64) Strength {
+	s := c.Health.Seen
+	if s == nil || s.Failed < leastFailed || n < leastFailed || s.Failed*noise < s.Requests {
+		return Possible
+	}
+	return Certain
+}
+
+// leastFailed requests are an outage; fewer may be one client's fault.
+const leastFailed = 3
+
+func byFlag(says, next string, flags ...string) func(c *Case) (*claim, string) {
+	return func(c *Case) (*claim, string) {
+		n, lines := c.counted(flags...)
+		if n == 0 {
+			return nil, "no request with flag " + strings.Join(flags, ", ")
+		}
+		return &claim{c.outweighs(n), says, lines, strings.ReplaceAll(next, "NAME", c.Upstream)}, ""
+	}
+}
+
+// overflow: a request has the flag UO where a breaker was open, and where the budget of
+// retries was spent, too; what proxies that were asked count tells which.
+func overflow(c *Case) (*claim, string) {
+	x, by := byFlag("more requests come than its circuit breaker lets through", "see why so many are open at once: slow answers, or limits that are too low (circuitBreakers)", "UO")(c)
+	if x == nil {
+		return nil, by
+	}
+	x.strength = min(x.strength, Likely)
+	if _, shown := c.shown[F1]; len(c.Asked) > 0 && !shown {
+		x.strength = Possible
+	}
+	return x, ""
+}
+
+// byReason is of what proxies say that connections failed by.
+func byReason(word, says, next string) func(c *Case) (*claim, string) {
+	return func(c *Case) (*claim, string) {
+		var n uint64
+		var lines []string
+		for _, r := range c.Reasons {
+			if c.At.Sub(r.Last) >= lateWithin || !names(r, word) {
+				continue
+			}
+			n += r.Count
+			lines = append(lines, fmt.Sprintf("fleet: %d told with flag %s: %s", r.Count, r.Flag, r.Detail))
+		}
+		if n == 0 {
+			return nil, ""
+		}
+		return &claim{min(Likely, c.outweighs(n)), says, lines[:min(len(lines), mostLines)], next}, ""
+	}
+}
+
+// names tells whether a reason, or one of its samples, names a word; Envoy writes
+// underscores for blanks in details.
+func names(r fleet.Reason, word string) bool {
+	spaced := strings.ReplaceAll(word, "_", " ")
+	is := func(s string) bool { return strings.Contains(s, word) || strings.Contains(s, spaced) }
+	if is(r.Detail) {
+		return true
+	}
+	for _, s := range r.Samples {
+		if is(s.Failure) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,98 @@
+package diagnose
+
+import (
+	"fmt"
+
+	"github.com/wellspring-xds/wellspring/discovery"
+)
+
+// sourceChecks are of what we can read of the registry.
+var sourceChecks = []caseCheck{
+	{B2, []Code{A1, G1, C3}, denied}, {B1, []Code{A1, G1, C3}, unreadable}, {B6, []Code{A1, G1, C3}, notReadYet}, {B4, []Code{A1}, badRecords},
+}
+
+// unknown tells that nobody ever said who is there.
+func (c *Case) unknown() bool { return c.Known.Service == nil }
+
+// unread is how strongly not being able to read the registry explains anything: where
+// nobody is known; else what was read last is served.
+func (c *Case) unread() Strength {
+	if c.unknown() {
+		return Likely
+	}
+	return Possible
+}
+
+func (c *Case) failing() string {
+	return fmt.Sprintf("source %s: %s for %s: %s", c.source(), c.Known.Reason, span(c.At.Sub(c.Known.FailingSince)), c.Known.Failure)
+}
+
+func (c *Case) lasts() string {
+	if c.unknown() {
+		return "nobody is known: it was never read"
+	}
+	return fmt.Sprintf("what was read last is served: %d endpoints, read %s", len(c.Endpoints), c.ago(c.LastFresh))
+}
+
+func (c *Case) reason() discovery.Reason { return discovery.Reason(c.Known.Reason) }
+
+func denied(c *Case) (*claim, string) {
+	if r := c.reason(); c.Known.Failure == nil || r != discovery.Denied && r != discovery.Filtered {
+		return nil, ""
+	}
+	says := "the registry refuses the token that we have"
+	if c.reason() == discovery.Filtered {
+		says = "the registry hides instances from the token that we have"
+	}
+	return &claim{
+		c.unread(), says,
+		[]string{c.failing(), c.lasts()},
+		"give the token service:read and node:read for this service; wellspring sources says when it is well",
+	}, ""
+}
+
+func unreadable(c *Case) (*claim, string) {
+	if c.Known.Failure == nil {
+		if c.unknown() {
+			return nil, ""
+		}
+		return nil, "read " + c.ago(c.LastFresh)
+	}
+	switch c.reason() {
+	case discovery.Denied, discovery.Filtered, discovery.BadAnswer:
+		return nil, ""
+	case discovery.NoSource:
+		return &claim{Likely, "its document names a source that this server does not have", []string{c.failing()}, "name one of: wellspring sources; or configure it"}, ""
+	case discovery.NoDatacenter:
+		return &claim{c.unread(), "the registry does not know the datacenter that its document names", []string{c.failing()}, "correct service.datacenter: wellspring get upstream " + c.Upstream}, ""
+	}
+	return &claim{
+		c.unread(), "the registry cannot be read",
+		[]string{c.failing(), c.lasts()},
+		"bring it back: wellspring sources; until then nobody new comes in and nobody goes",
+	}, ""
+}
+
+func notReadYet(c *Case) (*claim, string) {
+	if !c.unknown() || c.Known.Failure != nil {
+		return nil, ""
+	}
+	return &claim{Likely, "its source was not read yet", []string{"source " + c.source() + ": no answer so far"}, "wait some seconds; wellspring sources says what it waits for"}, ""
+}
+
+func badRecords(c *Case) (*claim, string) {
+	if c.reason() == discovery.BadAnswer {
+		return &claim{c.unread(), "what the registry answers cannot be read", []string{c.failing(), c.lasts()}, "see what it answers for " + c.Health.Service.String()}, ""
+	}
+	if len(c.Problems) == 0 {
+		return nil, ""
+	}
+	x := &claim{Possible, fmt.Sprintf("%d of its records cannot be used", len(c.Problems)), nil, "correct them where they are registered; wellspring health " + c.Upstream + " lists all"}
+	if len(c.Endpoints) == 0 {
+		x.strength, x.says = Likely, fmt.Sprintf("none of its %d records can be used", len(c.Problems))
+	}
+	for _, p := range c.Problems[:min(len(c.Problems), mostLines)] {
+		x.evidence = append(x.evidence, p.String())
+	}
+	return x, ""
+}

@@ -1,0 +1,172 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
+
+// streamChecks are of what proxies were sent, and of what they then see.
+var streamChecks = []caseCheck{{C1, nil, nobodyConnected}, {C2, nil, refusedByProxies}, {C3, nil, waitsForAnswer}, {C6, nil, late}, {H4, []Code{H2, H3}, someCannotReach}}
+
+func nobodyConnected(c *Case) (*claim, string) {
+	if n := len(c.Streams); n > 0 {
+		return nil, fmt.Sprintf("%d proxies connected", n)
+	}
+	if len(c.Groups) == 0 {
+		return &claim{Likely, "no listener of any group leads to it", []string{"documents: no group reaches Upstream/" + c.Upstream}, "name it in a route, the route in a listener, the listener in a group: wellspring get groups"}, ""
+	}
+	x := &claim{Likely, "no proxy is connected that reaches it", []string{"groups that lead to it: " + list(c.Groups)}, "see whether the proxies run, and where their bootstrap leads: wellspring proxies"}
+	for _, m := range c.Members {
+		if !m.Gone.IsZero() && len(x.evidence) < mostLines {
+			x.evidence = append(x.evidence, fmt.Sprintf("proxy %s left %s", m.ID, c.ago(m.Gone)))
+		}
+	}
+	for _, r := range c.Refused[:min(len(c.Refused), mostLines)] {
+		x.evidence = append(x.evidence, fmt.Sprintf("proxy %s was refused %s: %s", orName(r.Proxy.ID, "without a node id"), c.ago(r.Time), r.Why))
+	}
+	return x, ""
+}
+
+// each calls f with every delivery of every stream.
+func (c *Case) each(f func(s model.Stream, d model.Delivery)) {
+	for _, s := range c.Streams {
+		for _, d := range s.Delivery {
+			f(s, d)
+		}
+	}
+}
+
+func refusedByProxies(c *Case) (*claim, string) {
+	x := &claim{Certain, "", nil, "mend the document so that Envoy takes it: wellspring get upstream " + c.Upstream}
+	reach := &Reach{Of: len(c.Streams)}
+	c.each(func(s model.Stream, d model.Delivery) {
+		for _, p := range d.Parked {
+			if p.Document != "Upstream/"+c.Upstream && p.Name != c.Upstream {
+				continue
+			}
+			if !slices.Contains(reach.Some, s.ID) {
+				reach.add(s.ID, s.Locality.Zone)
+			}
+			if line := fmt.Sprintf("refused of %s: %s: %s", d.Type, p.Name, firstLine(p.Message)); len(x.evidence) < mostLines && !slices.Contains(x.evidence, line) {
+				x.evidence = append(x.evidence, line)
+			}
+		}
+	})
+	if reach.Count == 0 {
+		return nil, "nothing of it was refused"
+	}
+	x.says = fmt.Sprintf("%s refused it: the form before is served, or nothing", reach)
+	return x, ""
+}
+
+func waitsForAnswer(c *Case) (*claim, string) {
+	x := &claim{Possible, "", nil, "see what it waits for: wellspring proxies"}
+	reach := &Reach{Of: len(c.Streams)}
+	c.each(func(s model.Stream, d model.Delivery) {
+		for _, w := range d.Waiting {
+			if w.Name == c.Upstream {
+				reach.add(s.ID, s.Locality.Zone)
+				x.evidence = append(x.evidence, fmt.Sprintf("proxy %s: waits since %s: %s", s.ID, clock(w.Since), w.Why))
+			}
+		}
+	})
+	if reach.Count == 0 {
+		return nil, ""
+	}
+	if c.fails() {
+		x.strength = Likely
+	}
+	x.says = fmt.Sprintf("%s wait before they take it", reach)
+	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
+	return x, ""
+}
+
+// lateAfter is how long an answer of a proxy may take.
+const lateAfter = 5 * time.Second
+
+func late(c *Case) (*claim, string) {
+	x := &claim{Likely, "", nil, "see whether these proxies hang, or the way to them does: wellspring proxies"}
+	reach := &Reach{Of: len(c.Streams)}
+	for _, s := range c.Streams {
+		line := ""
+		for _, d := range s.Delivery {
+			if d.Open > 0 && c.At.Sub(d.OpenSince) > lateAfter {
+				line = fmt.Sprintf("proxy %s: %s sent %s, and not acknowledged", s.ID, d.Type, c.ago(d.OpenSince))
+			}
+		}
+		if !s.Unsent.IsZero() && c.At.Sub(s.Unsent) > lateAfter {
+			line = fmt.Sprintf("proxy %s: takes nothing since %s", s.ID, clock(s.Unsent))
+		}
+		if line != "" {
+			reach.add(s.ID, s.Locality.Zone)
+			x.evidence = append(x.evidence, line)
+		}
+	}
+	if reach.Count == 0 {
+		if len(c.Streams) == 0 {
+			return nil, ""
+		}
+		return nil, fmt.Sprintf("%d/%d proxies acknowledged what they were sent", len(c.Streams), len(c.Streams))
+	}
+	x.says = fmt.Sprintf("%s did not get the newest", reach)
+	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
+	return x, ""
+}
+
+// turning is how long proxies may differ while something changes.
+const turning = 10 * time.Second
+
+func someCannotReach(c *Case) (*claim, string) {
+	if len(c.Spec.HealthChecks) == 0 {
+		return nil, ""
+	}
+	settled := c.At.Add(-turning)
+	healthy := map[string]bool{}
+	for _, e := range c.Endpoints {
+		healthy[e.Address] = e.Health == model.Healthy
+	}
+	can, cannot := map[string]bool{}, map[string]*Reach{}
+	views := 0
+	for _, v := range c.Views {
+		if len(v.Endpoints) > 0 {
+			views++
+		}
+		for _, e := range v.Endpoints {
+			switch {
+			case !healthy[e.Address] || e.Since.After(settled):
+			case e.Healthy:
+				can[e.Address] = true
+			default:
+				if cannot[e.Address] == nil {
+					cannot[e.Address] = &Reach{}
+				}
+				cannot[e.Address].add(v.Proxy, v.Zone)
+			}
+		}
+	}
+	x := &claim{Likely, "", nil, "look at what is between these proxies and the endpoints: firewalls, routes, a zone that is cut off"}
+	if passes := c.passesHere(); len(passes) > 0 && len(can) == 0 {
+		for _, address := range passes {
+			if r := cannot[address]; r != nil {
+				r.Of = views
+				x.says = "proxies cannot reach endpoints that answer from here"
+				x.evidence = append(x.evidence, fmt.Sprintf("fleet: %s would not use %s; its check passes from here", r, address))
+			}
+		}
+	}
+	for _, address := range sortedKeys(cannot) {
+		if r := cannot[address]; can[address] && r.Count < views {
+			r.Of = views
+			x.says = fmt.Sprintf("%s cannot reach endpoints that others reach", r)
+			x.evidence = append(x.evidence, fmt.Sprintf("fleet: %s would not use %s; the others do, and source %s says healthy", r, address, c.source()))
+		}
+	}
+	if len(x.evidence) == 0 {
+		return nil, ""
+	}
+	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
+	return x, ""
+}

@@ -1,0 +1,67 @@
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/wellspring-xds/wellspring/pkg/outbound"
+)
+
+// answerError is an answer that a check does not expect.
+type answerError struct{ says string }
+
+func (e *answerError) Error() string { return e.says }
+
+// handshakeError is of TLS.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+// protocolError is of what answers otherwise than its protocol has it.
+type protocolError struct{ err error }
+
+func (e *protocolError) Error() string { return e.err.Error() }
+func (e *protocolError) Unwrap() error { return e.err }
+
+// sort says where a probe ended, and why in words.
+func sort(says string, err error) (Outcome, string) {
+	var answer *answerError
+	var shake *handshakeError
+	var record tls.RecordHeaderError
+	var unknown x509.UnknownAuthorityError
+	var timeout net.Error
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	switch {
+	case err == nil:
+		return Passes, says
+	case errors.As(err, &answer):
+		return Unexpected, text
+	case errors.Is(err, outbound.ErrRefused):
+		return NotTried, text
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Refused, "connection refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return Unreachable, "no route to host"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return TimedOut, "no answer in time"
+	case errors.As(err, &record):
+		return OtherWords, "what answers does not speak TLS"
+	case errors.As(err, &unknown):
+		return BadTLS, "its certificate is signed by an authority that is not known"
+	case errors.As(err, &shake):
+		return BadTLS, text
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return OtherWords, "the connection was closed in place of an answer"
+	}
+	return OtherWords, text
+}
