@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,31 +110,48 @@ func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
 	if len(e.Findings) == 0 {
 		b.WriteString("nothing was found that speaks against it\n")
 	}
-	if len(e.RuledOut) > 0 {
-		most := 8
-		if wide {
-			most = len(e.RuledOut)
+	showRuledOut(&b, e.RuledOut, wide)
+	showBefore(&b, e)
+	for i, x := range e.NotAsked {
+		if i == 3 && !wide {
+			fold(&b, "not asked   ", fmt.Sprintf("%d more with -o wide", len(e.NotAsked)-i))
+			break
 		}
-		var all []string
-		for _, x := range e.RuledOut[:min(most, len(e.RuledOut))] {
+		fold(&b, "not asked   ", x)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// showRuledOut prints what it is not: one cause of each letter, or all.
+func showRuledOut(b *strings.Builder, ruled []diagnose.Ruled, wide bool) {
+	var all []string
+	seen := map[diagnose.Code]bool{}
+	for _, x := range ruled {
+		if letter := x.Code[:1]; wide || !seen[letter] {
+			seen[letter] = true
 			all = append(all, string(x.Code)+" "+x.By)
 		}
-		if n := len(e.RuledOut) - most; n > 0 {
-			all = append(all, fmt.Sprintf("%d more with -o wide", n))
-		}
-		fold(&b, "ruled out   ", strings.Join(all, " · "))
 	}
+	if len(all) > 0 {
+		fold(b, "ruled out   ", strings.Join(all, " · "))
+	}
+}
+
+// showBefore prints what came shortly before; a revision that is a finding stands there.
+func showBefore(b *strings.Builder, e diagnose.Explanation) {
 	head := "before      "
 	line := func(text string) {
-		fold(&b, head, text)
+		fold(b, head, text)
 		head = strings.Repeat(" ", len(head))
 	}
 	for _, c := range e.Changes {
-		text := fmt.Sprintf("%s revision %d", utc(c.Time), c.Revision)
-		if c.Author != "" {
-			text += " by " + c.Author
+		if slices.ContainsFunc(e.Findings, func(f diagnose.Finding) bool {
+			return f.Code == diagnose.K1 && strings.HasPrefix(f.Says, fmt.Sprintf("revision %d ", c.Revision))
+		}) {
+			continue
 		}
-		line(text + ": " + strings.Join(c.Fields, ", "))
+		line(cut(fmt.Sprintf("%s revision %d by %s: %s", utc(c.Time), c.Revision, orDash(c.Author), strings.Join(c.Fields, ", "))))
 	}
 	for _, x := range e.Events {
 		text := fmt.Sprintf("%s %s %s", utc(x.Time), x.Kind, orDash(x.Endpoint))
@@ -145,15 +163,6 @@ func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
 		}
 		line(cut(text))
 	}
-	for i, x := range e.NotAsked {
-		if i == 3 && !wide {
-			fold(&b, "not asked   ", fmt.Sprintf("%d more with -o wide", len(e.NotAsked)-i))
-			break
-		}
-		fold(&b, "not asked   ", x)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // utc is a time as events and logs have it.

@@ -76,7 +76,7 @@ func TestRealFlood(t *testing.T) {
 		return p99
 	}
 	quiet := phase("before")
-	stop, report := make(chan struct{}), zippedReport()
+	stop, report := make(chan struct{}), zippedReport(floodUpstreams)
 	var sent, refused atomic.Int64
 	var flood sync.WaitGroup
 	for w := range 4 {
@@ -169,12 +169,12 @@ func postReport(ctx context.Context, c *http.Client, to, node string, body []byt
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// zippedReport is one about 200 upstreams, with 20 values of each.
-func zippedReport() []byte {
+// zippedReport is one about upstreams, with 20 values of each.
+func zippedReport(upstreams int) []byte {
 	var all []*metricsv1.Metric
 	for _, name := range []string{"membership_total", "membership_healthy", "membership_degraded", "membership_excluded", "warming_state", "upstream_rq_completed", "upstream_cx_total", "upstream_rq_timeout", "upstream_rq_retry", "upstream_rq_retry_overflow", "upstream_rq_pending_overflow", "upstream_cx_overflow", "upstream_cx_connect_fail", "upstream_cx_none_healthy", "lb_healthy_panic", "health_check.failure", "update_failure", "update_empty", "assignment_stale", "outlier_detection.ejections_overflow"} {
 		var points []*metricsv1.NumberDataPoint
-		for i := range floodUpstreams {
+		for i := range upstreams {
 			points = append(points, &metricsv1.NumberDataPoint{
 				Attributes: []*commonv1.KeyValue{{Key: "envoy.cluster_name", Value: &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: fmt.Sprintf("u-%d", i)}}}},
 				Value:      &metricsv1.NumberDataPoint_AsInt{AsInt: 1}, TimeUnixNano: 1, StartTimeUnixNano: 1,

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/wellspring-xds/wellspring/examples/traffic"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 )
 
 // act is one scene: what is done, and what must be seen of it.
@@ -21,6 +23,8 @@ type act struct {
 	// seen is nil once traffic, access log and API show what the act is about.
 	seen func(since time.Time) error
 	show []string
+	// why is the code that explain must name first, where something is wrong.
+	why diagnose.Code
 }
 
 // patience is how long an act may take to be seen.
@@ -49,6 +53,13 @@ func (s *stage) play() (failed []error) {
 		fmt.Printf("   seen after %s\n", time.Since(start).Round(100*time.Millisecond))
 		if a.show != nil {
 			s.show(a.show...)
+		}
+		if a.why != "" {
+			if err := s.await(time.Now(), func(time.Time) error { return s.explained(a.why) }); err != nil {
+				fmt.Printf("   NOT EXPLAINED: %v\n", err)
+				failed = append(failed, fmt.Errorf("act %d: %w", i+1, err))
+			}
+			s.show("explain", "catalog")
 		}
 		select {
 		case <-s.ctx.Done():
@@ -86,6 +97,7 @@ func (s *stage) acts() []act {
 				return s.window(time.Second, s.only("green"))
 			},
 			show: []string{"health", "catalog"},
+			why:  diagnose.H1,
 		},
 		{
 			title: "Blue recovers; a canary takes a fifth of the traffic, by apply.",
@@ -116,6 +128,7 @@ func (s *stage) acts() []act {
 				return s.says("hidden")
 			},
 			show: []string{"health", "catalog", "--matrix"},
+			why:  diagnose.H3,
 		},
 		{
 			title: "Every instance is taken out: nobody is left, 503 no healthy upstream (UH).",
@@ -132,6 +145,7 @@ func (s *stage) acts() []act {
 				return s.says("empty")
 			},
 			show: []string{"health"},
+			why:  diagnose.A6,
 		},
 		{
 			title: "Recovery: the backends run again and are registered again.",
@@ -252,6 +266,18 @@ func (s *stage) flagged(since time.Time, flag string) error {
 		}
 	}
 	return fmt.Errorf("no 503 with flag %s in the access log yet", flag)
+}
+
+// explained wants a cause to be the first that explain names, and to be proved.
+func (s *stage) explained(code diagnose.Code) error {
+	var e diagnose.Explanation
+	if err := client.New(client.Config{Server: s.admin}).Get(s.ctx, "/v1/explain", url.Values{"upstream": {"catalog"}}, &e); err != nil {
+		return err
+	}
+	if len(e.Findings) == 0 || e.Findings[0].Code != code || e.Findings[0].Strength != diagnose.Certain {
+		return fmt.Errorf("explain names %+v, wanted %s first, and certain", e.Findings, code)
+	}
+	return nil
 }
 
 func (s *stage) upstream(name string) (u admin.UpstreamHealth, err error) {

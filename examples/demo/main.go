@@ -134,7 +134,7 @@ func (s *stage) set(withConsul bool, ends *[]func()) (err error) {
 		end(func() { s.backends[name].Kill() })
 		fmt.Printf("   backend %-7s %s\n", name, b.Addr)
 	}
-	args := []string{"serve", "--data-dir", filepath.Join(s.dir, "data"), "--telemetry-listen", reports, "--xds-listen", xds, "--admin-listen", s.admin, "--log-level", "warn"}
+	args := []string{"serve", "--data-dir", filepath.Join(s.dir, "data"), "--telemetry-listen", reports, "--xds-listen", xds, "--admin-listen", s.admin, "--log-level", "warn", "--probe-allow-loopback"}
 	s.registry = &declared{s}
 	if withConsul {
 		c, err := consultest.Start(s.ctx, consultest.Config{Dir: s.dir})

@@ -226,6 +226,11 @@ func TestCases(t *testing.T) {
 		{"one in a thousand", func(c *Case) { c.failed("UO", 9) }, "F1 possible"},
 		{"timeouts, with retries", func(c *Case) { c.failed("URX,UT", 100) }, "F2 certain"},
 		{"closed", func(c *Case) { c.failed("UC", 100) }, "E5 certain"},
+		{"a revision of a route", func(c *Case) {
+			c.empties(model.Absent)
+			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Route/shop: spec.rules[0].to"}}}
+		}, "A1 likely, K1 possible"},
+		{"limits, and nobody is left", func(c *Case) { c.failed("UO", 100); c.empties(model.Absent) }, "A1 likely, F1 possible"},
 		{"no cluster", func(c *Case) { c.failed("NC", 100) }, "G1 certain"},
 		{"dropped", func(c *Case) { c.failed("UDO", 100) }, "G3 certain"},
 		{"by a revision", func(c *Case) {

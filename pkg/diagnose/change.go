@@ -39,11 +39,11 @@ func (c *Case) changedBefore(since time.Time) (out []Edit) {
 
 func (c *Case) happenedBefore(since time.Time) (out []model.Event) {
 	for _, x := range c.Events {
-		if x.Time.After(since.Add(-before)) && x.Time.Before(since.Add(after)) {
+		if x.Time.After(since.Add(-before)) && !x.Time.After(since.Add(time.Second)) && x.Subject.Kind != "Upstream" { // those of the upstream are what came of it
 			out = append(out, x)
 		}
 	}
-	return out[max(0, len(out)-2*mostLines):]
+	return out[max(0, len(out)-mostLines):]
 }
 
 func ourRevision(c *Case) (*claim, string) {
@@ -55,8 +55,12 @@ func ourRevision(c *Case) (*claim, string) {
 		if x.Author != "" {
 			line += " by " + x.Author
 		}
+		s := Possible // a route brings requests, and no endpoint is worse by it
+		if slices.ContainsFunc(x.Fields, func(f string) bool { return strings.HasPrefix(f, "Upstream/") || strings.HasPrefix(f, "Service/") }) {
+			s = Likely
+		}
 		return &claim{
-			Likely, fmt.Sprintf("revision %d changed it, %s", x.Revision, c.relative(x.Time)),
+			s, fmt.Sprintf("revision %d changed it, %s", x.Revision, c.relative(x.Time)),
 			append([]string{line}, x.Fields[:min(len(x.Fields), mostLines)]...),
 			fmt.Sprintf("undo: wellspring restore %d", x.Before),
 		}, ""

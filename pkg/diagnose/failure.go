@@ -39,7 +39,7 @@ func (c *Case) counted(flags ...string) (n uint64, lines []string) {
 // outweighs is certain where what was counted is no noise among the requests of now.
 func (c *Case) outweighs(n uint64) Strength {
 	s := c.Health.Seen
-	if s == nil || s.Failed < leastFailed || n < leastFailed || s.Failed*noise < s.Requests {
+	if s == nil || s.Failed < leastFailed || n < leastFailed || s.Failed*noise < s.Requests || len(c.Endpoints) == 0 && c.listed() { // there is nobody now
 		return Possible
 	}
 	return Certain
@@ -78,7 +78,7 @@ func byReason(word, says, next string) func(c *Case) (*claim, string) {
 		var n uint64
 		var lines []string
 		for _, r := range c.Reasons {
-			if c.At.Sub(r.Last) >= lateWithin || !names(r, word) {
+			if c.At.Sub(r.Last) >= lateWithin || !strings.Contains(r.Flag, "UF") || !names(r, word) {
 				continue
 			}
 			n += r.Count
