@@ -36,6 +36,11 @@ func (p *Publisher) HealthOf(name string) (health.Upstream, bool) {
 func (p *Publisher) healthOf(name string, u *spec.Upstream, overrides []model.Override) health.Upstream {
 	known := p.cfg.Catalog.Entry(u.Key(name))
 	known.Service = known.Service.Overridden(overrides)
+	for _, o := range overrides {
+		if o.Since.After(known.Since) {
+			known.Since = o.Since
+		}
+	}
 	return health.Of(name, u, known)
 }
 

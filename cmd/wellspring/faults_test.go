@@ -190,13 +190,14 @@ var controls = []fault{
 			b.register(i%3, nil)
 		})
 	}, mends: func(b *bed) { b.doing() }}),
-	{name: "the check fails once", spec: checked, breaks: func(b *bed) {
+	{name: "the check is slow once", spec: strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/deep", 1), 1), breaks: func(b *bed) {
 		b.goesOn(4*time.Second, func(int) {
-			b.backends[0].SetHealth(503)
+			b.backends[0].SetDelay(600 * time.Millisecond)
 			time.Sleep(100 * time.Millisecond)
-			b.backends[0].SetHealth(0)
+			b.backends[0].SetDelay(0)
 		})
 	}, mends: func(b *bed) { b.doing() }},
+	inRegistry(fault{name: "one of five is critical", hosts: 5, breaks: func(b *bed) { _ = b.agent().UpdateTTL(b.id(0), "it starts", api.HealthCritical) }, mends: func(b *bed) { b.ttl(api.HealthPassing) }}),
 	inRegistry(fault{name: "one of three in maintenance", hosts: 3, breaks: func(b *bed) { _ = b.agent().EnableServiceMaintenance(b.id(0), "new disks") }, mends: func(b *bed) { _ = b.agent().DisableServiceMaintenance(b.id(0)) }}),
 	{name: "an operator drains one of three", hosts: 3, spec: `{endpoints: [{address: "{1}"}, {address: "{2}"}, {address: "{3}"}], healthChecks: [{checks}]}`, breaks: func(b *bed) {
 		b.backends = b.backends[:1]

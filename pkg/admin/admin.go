@@ -126,7 +126,10 @@ type Version struct {
 	Commit  string `json:"commit,omitempty"`
 }
 
-type server struct{ Config }
+type server struct {
+	Config
+	admins chan struct{} // those that are asked for all that they hold
+}
 
 // maxBody is a request's; a text of documents may have 16 MiB.
 const maxBody = spec.MaxText + 1<<10
@@ -145,7 +148,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Certificates == nil {
 		cfg.Certificates = func() []model.Certificate { return nil }
 	}
-	s := &server{cfg}
+	s := &server{cfg, make(chan struct{}, adminsAtOnce)}
 	mux := http.NewServeMux()
 	hc := huma.DefaultConfig("Wellspring", cfg.Version.Version)
 	hc.DocsPath, hc.SchemasPath = "", ""

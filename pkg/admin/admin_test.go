@@ -274,7 +274,7 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(404, "there are: far, web", "GET", "/v1/explain?upstream=none", "")
 	w.wants(404, `no proxy \"edge-2\"`, "GET", "/v1/explain?upstream=web&proxy=edge-2", "")
 	w.wants(200, "Route/web rules[0]: web (weight 1), far (weight 1)", "GET", "/v1/explain?host=shop.example&path=/cart&header=X-User:anna", "")
-	w.wants(200, `"code":"G2"`, "GET", "/v1/explain?host=shop.example&proxy=edge-2", "")
+	w.wants(404, `no proxy \"edge-2\"`, "GET", "/v1/explain?host=shop.example&proxy=edge-2", "")
 	w.wants(200, "no healthy endpoint to choose", "GET", "/v1/explain?log="+url.QueryEscape(`{"status":503,"flags":"UH","upstream":"web"}`), "")
 	w.wants(400, "log: the line has", "GET", "/v1/explain?log=x", "")
 	w.wants(400, "one of these", "GET", "/v1/explain", "")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -42,14 +43,21 @@ type (
 	explainOut struct{ Body diagnose.Explanation }
 )
 
+// adminsAtOnce are asked for all that they hold; each takes a second at least.
+const adminsAtOnce = 32
+
 // What gathering may take: each part by itself, and all together.
 const (
-	gatherAll   = 1900 * time.Millisecond
-	gatherDisk  = time.Second
-	lookApart   = time.Second // two looks at counters
-	explained   = 6           // proxies whose admins are asked for all
-	lastHour    = time.Hour
-	maxTouching = 5 // revisions that are compared
+	gatherAll  = 1900 * time.Millisecond
+	gatherDisk = time.Second
+	lookApart  = time.Second // two looks at counters
+	explained  = 6           // proxies whose admins are asked for all
+	lastHour   = time.Hour
+	// Revisions that are looked at: how long before and after something began, and how many.
+	touchedBefore   = 5 * time.Minute
+	touchedAfter    = 30 * time.Second
+	maxTouching     = 100
+	revisionsAtOnce = 50
 )
 
 func (s *server) explain(api huma.API) {
@@ -57,24 +65,24 @@ func (s *server) explain(api huma.API) {
 		func(ctx context.Context, in *explainIn) (*explainOut, error) {
 			ctx, cancel := context.WithTimeout(ctx, gatherAll)
 			defer cancel()
-			a, says, err := s.asking(in)
+			a, line, err := s.asking(in)
 			if err != nil {
 				return nil, err
 			}
-			e, err := s.answer(ctx, in, a)
+			e, err := s.answer(ctx, in, a, line)
 			if err != nil {
 				return nil, err
 			}
-			if says != "" {
-				e.Road = append([]string{says}, e.Road...)
+			if line != nil {
+				e.Road = append([]string{line.Says()}, e.Road...)
 			}
 			return &explainOut{e}, nil
 		})
 }
 
-// asking is the request that is asked about, and what a log says of it. A log's cluster
-// that is one of our upstreams is asked about by its name.
-func (s *server) asking(in *explainIn) (a spec.Asking, says string, err error) {
+// asking is the request that is asked about, and the line of a log that it was read from.
+// A log's cluster that is one of our upstreams is asked about by its name.
+func (s *server) asking(in *explainIn) (a spec.Asking, l *diagnose.LogLine, err error) {
 	ways := 0
 	for _, x := range []string{in.Upstream, in.Host + in.Path, in.Log} {
 		if x != "" {
@@ -82,31 +90,31 @@ func (s *server) asking(in *explainIn) (a spec.Asking, says string, err error) {
 		}
 	}
 	if ways != 1 {
-		return a, "", newError(http.StatusBadRequest, "name an upstream, or host and path of a request, or a line of a log; one of these")
+		return a, nil, newError(http.StatusBadRequest, "name an upstream, or host and path of a request, or a line of a log; one of these")
 	}
 	if in.Log != "" {
-		l, err := diagnose.ParseLogLine(in.Log)
+		line, err := diagnose.ParseLogLine(in.Log)
 		if err != nil {
-			return a, "", newError(http.StatusBadRequest, "log: "+err.Error())
+			return a, nil, newError(http.StatusBadRequest, "log: "+err.Error())
 		}
-		if _, ok := s.withImports().Upstream(l.Cluster); ok {
-			in.Upstream = l.Cluster
+		if _, ok := s.withImports().Upstream(line.Cluster); ok {
+			in.Upstream = line.Cluster
 		}
-		return l.Asking, l.Says(), nil
+		return line.Asking, &line, nil
 	}
 	a = spec.Asking{Method: in.Method, Host: in.Host, Path: in.Path, Headers: map[string]string{}}
 	for _, h := range in.Header {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok || strings.TrimSpace(name) == "" {
-			return a, "", newError(http.StatusBadRequest, fmt.Sprintf("header %q is not NAME: VALUE", h))
+			return a, nil, newError(http.StatusBadRequest, fmt.Sprintf("header %q is not NAME: VALUE", h))
 		}
 		a.Headers[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
 	}
-	return a, "", nil
+	return a, nil, nil
 }
 
 // answer explains an upstream, or the one of those on a request's way that does worst.
-func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking) (diagnose.Explanation, error) {
+func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking, l *diagnose.LogLine) (diagnose.Explanation, error) {
 	if in.Upstream != "" {
 		c, err := s.gather(ctx, in.Upstream, in.Proxy)
 		if err != nil {
@@ -114,52 +122,75 @@ func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking) (diag
 		}
 		return diagnose.Explain(c), nil
 	}
-	ways := s.withImports().Ways("", a)
-	if in.Proxy != "" {
-		group := ""
-		for _, st := range s.Fleet.Streams(ctx) {
-			if st.ID == in.Proxy {
-				group = st.Group
-			}
-		}
-		ways = slices.DeleteFunc(ways, func(w spec.Way) bool { return w.Group != group })
+	ways, err := s.ways(ctx, in.Proxy, a, l)
+	if err != nil {
+		return diagnose.Explanation{}, err
 	}
-	var road, names []string
-	for _, w := range ways {
-		road = append(road, diagnose.Road(w))
-		for _, to := range w.To {
-			if to.Weight > 0 && !slices.Contains(names, to.Upstream) {
-				names = append(names, to.Upstream)
-			}
+	worst, well := s.worstOf(ways)
+	if worst == "" {
+		if l != nil && len(l.Flags) > 0 && !slices.Contains(l.Flags, "NR") && !slices.Contains(l.Flags, "NoRouteFound") {
+			return diagnose.Explanation{}, newError(http.StatusNotFound, l.Says()+"; its upstream is none of ours, and no route of ours leads its request anywhere: ask about an upstream by its name")
 		}
-	}
-	if len(names) == 0 {
 		return diagnose.NoWay(ways, a, time.Now()), nil
 	}
-	worst, well := s.worstOf(names)
 	c, err := s.gather(ctx, worst, in.Proxy)
 	if err != nil {
 		return diagnose.Explanation{}, err
 	}
 	e := diagnose.Explain(c).Sibling(well)
-	e.Road = road
+	for _, w := range ways {
+		e.Road = append(e.Road, diagnose.Road(w))
+	}
 	return e, nil
 }
 
-// worstOf picks the upstream that does worst, and says which others are well.
-func (s *server) worstOf(names []string) (worst string, well []string) {
-	worst = names[0]
-	var state health.State
-	for _, name := range names {
-		h, _ := s.Health.HealthBy(name, s.Seen.Views(name, false))
-		if h.State.Worse(state) {
-			worst, state = name, h.State
+// ways are where a request goes: at the listeners of one proxy or, where none is named, of
+// all but those that lead to the application beside a proxy. A log's route goes before
+// its host and path: it was matched by all of the request.
+func (s *server) ways(ctx context.Context, proxy string, a spec.Asking, l *diagnose.LogLine) ([]spec.Way, error) {
+	sp, group := s.withImports(), ""
+	if proxy != "" {
+		for _, st := range s.Fleet.Streams(ctx) {
+			if st.ID == proxy {
+				group = st.Group
+			}
 		}
-		if h.State == health.Healthy {
-			well = append(well, name)
+		if group == "" {
+			return nil, newError(http.StatusNotFound, fmt.Sprintf("no proxy %q is connected; wellspring proxies lists them", proxy))
 		}
 	}
-	return worst, slices.DeleteFunc(well, func(name string) bool { return name == worst })
+	if l != nil {
+		if ways := sp.WaysOf(group, l.Route); len(ways) > 0 {
+			return ways, nil
+		}
+	}
+	return sp.Ways(group, a), nil
+}
+
+// worstOf picks the upstream that does worst, and says which others of its rule are well;
+// "" where there is none.
+func (s *server) worstOf(ways []spec.Way) (worst string, well []string) {
+	var state health.State
+	for _, w := range ways {
+		var fine []string
+		here := false
+		for _, to := range w.To {
+			if to.Weight == 0 {
+				continue
+			}
+			h, _ := s.Health.HealthBy(to.Upstream, s.Seen.Views(to.Upstream, false))
+			if worst == "" || h.State.Worse(state) {
+				worst, state, here = to.Upstream, h.State, true
+			}
+			if h.State == health.Healthy {
+				fine = append(fine, to.Upstream)
+			}
+		}
+		if here {
+			well = slices.DeleteFunc(fine, func(name string) bool { return name == worst })
+		}
+	}
+	return worst, well
 }
 
 // gather collects what is known of an upstream, or of what one proxy has of it: what is in memory at once, the rest in
@@ -184,7 +215,12 @@ func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Cas
 			c.LastFresh = x.LastFresh
 		}
 	}
-	c.Failures, c.Reasons = s.Seen.Failures(name)
+	if proxy == "" {
+		c.Failures, c.Reasons = s.Seen.Failures(name)
+	} else if c.Health.Seen != nil {
+		c.Health.Seen.Requests, c.Health.Seen.Failed = 0, 0
+		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
+	}
 	c.Groups = groupsOf(sp, name)
 	for _, st := range s.Fleet.Streams(ctx) {
 		if slices.Contains(c.Groups, st.Group) && (proxy == "" || st.ID == proxy) {
@@ -202,17 +238,16 @@ func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Cas
 	c.Refused = s.Fleet.Refused()
 
 	var wg sync.WaitGroup
-	var notAsked [3][]string
-	wg.Go(func() { c.Events, notAsked[0] = s.happened(ctx, c.Health.Service, name) })
-	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, c.Streams, c.Health.Seen) })
-	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, u, c.Endpoints, c.Views) })
-	wg.Wait()
-	c.NotAsked = slices.Concat(notAsked[:]...)
+	var notAsked [4][]string
 	since := c.Since()
-	if c.Changes, err = s.touching(name, u, since); err != nil {
-		c.NotAsked = append(c.NotAsked, "revisions: "+err.Error())
-	}
-	if !since.IsZero() {
+	wg.Go(func() { c.Events, notAsked[0] = s.happened(ctx, c.Health.Service, name) })
+	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, name, c.Streams, c.Health.Seen) })
+	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, u, c.Endpoints, c.Views) })
+	wg.Go(func() { c.Changes, notAsked[3] = s.touching(ctx, name, u, since) })
+	wg.Wait()
+	c.NotAsked = append(c.NotAsked, slices.Concat(notAsked[:]...)...)
+	c.HistoryRead = len(notAsked[3]) == 0
+	if !since.IsZero() && proxy == "" {
 		c.Requests, c.Lost = s.lost(name, since)
 	}
 	return c, nil
@@ -232,7 +267,7 @@ func groupsOf(sp *spec.Spec, upstream string) (out []string) {
 func (s *server) happened(ctx context.Context, k model.ServiceKey, upstream string) (out []model.Event, notAsked []string) {
 	from := time.Now().Add(-lastHour)
 	all := s.Events.Last(maxEvents)
-	if len(all) == 0 || all[0].Time.After(from) {
+	if len(all) < maxEvents && (len(all) == 0 || all[0].Time.After(from)) { // more is not read from disk either
 		ctx, cancel := context.WithTimeout(ctx, gatherDisk)
 		defer cancel()
 		recorded, err := s.Recorded.Between(ctx, from, time.Time{}, maxEvents)
@@ -260,12 +295,12 @@ const maxEvents = 10_000
 
 // askEnvoys asks the admins of some proxies for all that they hold, first of those that
 // have it worst, and for their counters twice.
-func (s *server) askEnvoys(ctx context.Context, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
+func (s *server) askEnvoys(ctx context.Context, upstream string, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
 	who := worstFirst(streams, seen)
 	all, errs := make([]*diagnose.Asked, len(who)), make([]error, len(who))
 	var wg sync.WaitGroup
 	for i, p := range who {
-		wg.Go(func() { all[i], errs[i] = s.askEnvoy(ctx, p) })
+		wg.Go(func() { all[i], errs[i] = s.askEnvoy(ctx, p, upstream) })
 	}
 	wg.Wait()
 	for i, p := range who {
@@ -284,13 +319,9 @@ func (s *server) askEnvoys(ctx context.Context, streams []model.Stream, seen *he
 // worstFirst picks whom to ask: those that have it worst, then one of each zone.
 func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
 	bad := map[string]bool{}
-	if seen != nil {
-		for _, p := range []*health.Part{seen.Unserved, seen.Nobody, seen.Dead, seen.NoneMet, seen.Panicking, seen.Overflow, seen.Fewer, seen.Warming} {
-			if p != nil {
-				for _, id := range p.Some {
-					bad[id] = true
-				}
-			}
+	if p := seen.Worst(); p != nil {
+		for _, id := range p.Some {
+			bad[id] = true
 		}
 	}
 	taken, zones := map[string]bool{}, map[string]bool{}
@@ -308,13 +339,19 @@ func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
 	return out
 }
 
-func (s *server) askEnvoy(ctx context.Context, p model.Proxy) (*diagnose.Asked, error) {
+func (s *server) askEnvoy(ctx context.Context, p model.Proxy, upstream string) (*diagnose.Asked, error) {
 	client, err := s.Admins.Client(p)
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case s.admins <- struct{}{}:
+		defer func() { <-s.admins }()
+	case <-ctx.Done():
+		return nil, errors.New("too many ask at once")
+	}
 	a := &diagnose.Asked{Proxy: p.ID, Zone: p.Locality.Zone}
-	if a.Before, err = client.Stats(ctx); err != nil {
+	if a.Before, err = client.StatsOf(ctx, upstream); err != nil {
 		return nil, err
 	}
 	select {
@@ -322,7 +359,7 @@ func (s *server) askEnvoy(ctx context.Context, p model.Proxy) (*diagnose.Asked, 
 		return nil, ctx.Err()
 	case <-time.After(lookApart):
 	}
-	a.Dump, err = client.Dump(ctx)
+	a.Dump, err = client.DumpOf(ctx, upstream)
 	return a, err
 }
 
@@ -376,68 +413,67 @@ func (s *server) lost(name string, since time.Time) (requests, lost uint64) {
 	return max(requests, lost), lost
 }
 
-// touching are the newest revisions of the last hour that touch an upstream's road, from
-// a while before something began, oldest first.
-func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, err error) {
+// touching are the revisions that touch an upstream's road, from a while before something
+// began until shortly after, oldest first; and what of history could not be looked at.
+func (s *server) touching(ctx context.Context, name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, notAsked []string) {
 	if since.IsZero() {
 		return nil, nil
 	}
-	revisions, _, err := s.Store.Revisions(0, 50)
-	if err != nil {
-		return nil, err
+	said := func(why string) []string { return []string{"revisions before it began: " + why} }
+	for before, n := uint64(0), 0; ; {
+		page, _, err := s.Store.Revisions(before, revisionsAtOnce)
+		switch {
+		case err != nil:
+			return out, said(err.Error())
+		case len(page) == 0:
+			return out, nil
+		}
+		for _, r := range page {
+			if r.Time.Before(since.Add(-touchedBefore)) {
+				return out, nil
+			}
+			if r.Time.After(since.Add(touchedAfter)) {
+				continue
+			}
+			if n++; n > maxTouching || ctx.Err() != nil {
+				return out, said(fmt.Sprintf("only the %d newest of them", n-1))
+			}
+			fields, err := s.fieldsOf(r, name, u)
+			if err != nil {
+				return out, said(err.Error())
+			}
+			if len(fields) > 0 {
+				newest := s.Store.State().Revision == r.Number
+				out = slices.Insert(out, 0, diagnose.Edit{Revision: r.Number, Time: r.Time, Author: r.Author, Message: r.Message, Fields: fields, Newest: newest})
+			}
+		}
+		before = page[len(page)-1].Number
 	}
-	for _, r := range revisions {
-		if len(out) == maxTouching || r.Time.Before(since.Add(-5*time.Minute)) {
-			break
-		}
-		fields, before, err := s.fieldsOf(r, name, u)
-		if err != nil {
-			return out, err
-		}
-		if len(fields) > 0 {
-			out = append(out, diagnose.Edit{Revision: r.Number, Time: r.Time, Author: r.Author, Message: r.Message, Fields: fields, Before: before})
-		}
-	}
-	slices.Reverse(out)
-	return out, nil
 }
 
 // fieldsOf lists what a revision changed on the road to an upstream, as paths.
-func (s *server) fieldsOf(r store.Revision, name string, u *spec.Upstream) (fields []string, before uint64, err error) {
-	mine := func(c store.Change) bool {
-		switch c.Kind {
+func (s *server) fieldsOf(r store.Revision, name string, u *spec.Upstream) (fields []string, err error) {
+	key := u.Key(name)
+	quoted := []byte(`"` + name + `"`)
+	edits, err := s.Store.Differences(r, func(ref spec.Ref) bool {
+		switch ref.Kind {
 		case spec.KindUpstream:
-			return c.Name == name
+			return ref.Name == name
 		case spec.KindService:
-			return u.Key(name).Source == spec.SourceLocal && c.Name == u.Key(name).Name
+			return key.Source == spec.SourceLocal && ref.Name == key.Name
 		}
 		return true // a route, listener or group: whether it names the upstream is seen below
-	}
-	if !slices.ContainsFunc(r.Changes, mine) {
-		return nil, 0, nil
-	}
-	if before, err = s.Store.Before(r.Number); err != nil {
-		return nil, 0, err
-	}
-	old, err := s.Store.At(before)
-	if err != nil {
-		return nil, 0, err
-	}
-	now, err := s.Store.At(r.Number)
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, c := range r.Changes {
-		ref := spec.Ref{Kind: c.Kind, Name: c.Name}
-		a, b := writtenText(old[ref]), writtenText(now[ref])
-		if !mine(c) || c.Kind != spec.KindUpstream && c.Kind != spec.KindService && !bytes.Contains(a, []byte(`"`+name+`"`)) && !bytes.Contains(b, []byte(`"`+name+`"`)) {
+	})
+	for _, e := range edits {
+		a, b := writtenText(e.Before), writtenText(e.After)
+		if e.Ref.Kind != spec.KindUpstream && e.Ref.Kind != spec.KindService && !bytes.Contains(a, quoted) && !bytes.Contains(b, quoted) {
 			continue
 		}
 		for _, path := range differ(a, b) {
-			fields = append(fields, string(c.Kind)+"/"+c.Name+": "+path)
+			fields = append(fields, string(e.Ref.Kind)+"/"+e.Ref.Name+": "+path)
 		}
 	}
-	return fields, before, nil
+	return fields, err
 }
 
 func writtenText(d *spec.Document) []byte {

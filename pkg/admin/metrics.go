@@ -62,7 +62,7 @@ func (m Metrics) Collect(to chan<- prometheus.Metric) {
 		gauge(endpointsDesc, u.Counts.Unhealthy, u.Name, "unhealthy")
 		gauge(endpointsDesc, u.Counts.Draining, u.Name, "draining")
 	}
-	reports := (&server{m.cfg}).reports()
+	reports := (&server{Config: m.cfg}).reports()
 	for state, n := range reports.byState() {
 		gauge(reportsDesc, *n, state)
 	}

@@ -78,7 +78,7 @@ func unexpected(c *cluster) (*claim, string) {
 		s = Certain
 	}
 	return &claim{
-		s, fmt.Sprintf("%s answer %s with something else than what is expected", c.out(out), c.check()),
+		s.unless(c.minor(out)), fmt.Sprintf("%s answer %s with something else than what is expected", c.out(out), c.check()),
 		[]string{flagged("failed_active_health_check", out), all.String(), network.String()},
 		"ask one as the check does: curl -si " + c.checkURL(out[0]),
 	}, ""
@@ -109,7 +109,7 @@ func tooSlow(c *cluster) (*claim, string) {
 		limit = " within " + c.config.Checks[0].Timeout.String()
 	}
 	return &claim{
-		Likely, fmt.Sprintf("%s do not answer %s%s: slow, or not reachable", c.out(out), c.check(), limit),
+		Likely.unless(c.minor(out)), fmt.Sprintf("%s do not answer %s%s: slow, or not reachable", c.out(out), c.check(), limit),
 		[]string{flagged("active_hc_timeout", out)},
 		"measure it: curl -so /dev/null -w '%{time_connect} %{time_total}' " + c.checkURL(out[0]),
 	}, ""
@@ -150,6 +150,7 @@ func checkTLS(c *cluster) (*claim, string) {
 			x.strength = Certain
 		}
 	}
+	x.strength = x.strength.unless(c.minor(out))
 	return x, ""
 }
 
@@ -174,7 +175,7 @@ func unreachable(c *cluster) (*claim, string) {
 		s = Possible
 	}
 	return &claim{
-		s, fmt.Sprintf("%s cannot be reached by %s: nothing listens there, or the port is another one", c.out(out), c.check()),
+		s.unless(c.minor(out)), fmt.Sprintf("%s cannot be reached by %s: nothing listens there, or the port is another one", c.out(out), c.check()),
 		[]string{flagged("failed_active_health_check", out), network.String()},
 		"see what listens there: curl -si " + c.checkURL(out[0]),
 	}, ""

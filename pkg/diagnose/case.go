@@ -41,8 +41,10 @@ type Case struct {
 	Requests uint64 // since it does so
 	Lost     uint64
 	// Changes are revisions that touch it, Events what else happened to it, oldest first.
-	Changes []Edit
-	Events  []model.Event
+	// HistoryRead tells that no revision of that time was left out.
+	Changes     []Edit
+	HistoryRead bool
+	Events      []model.Event
 	// Asked are proxies whose admin answered, Probes what was tried from here.
 	Asked    []Asked
 	Probes   []probe.Result
@@ -65,8 +67,8 @@ type Edit struct {
 	Message  string    `json:"message,omitempty"`
 	// Fields are paths in documents: Upstream/catalog: spec.healthChecks[0].http.path.
 	Fields []string `json:"fields"`
-	// Before is the revision that brings back what was.
-	Before uint64 `json:"before"`
+	// Newest tells that nothing came after it.
+	Newest bool `json:"newest" doc:"nothing came after it"`
 }
 
 // Explanation is the answer.
@@ -154,8 +156,12 @@ func Explain(c Case) Explanation {
 		switch {
 		case claim != nil:
 			f := claim.finding(x.code)
+			if before, twice := found[x.code]; twice {
+				found[x.code] = before.and(f)
+				continue
+			}
 			for _, code := range append([]Code{x.code}, x.shows...) {
-				if s, ok := c.shown[code]; ok && (s.Strength >= Likely || code == x.code) {
+				if s, ok := c.shown[code]; ok && (code == x.code || s.Strength >= Likely && f.Strength >= Likely) {
 					f = both(f, s)
 					merged[code] = true
 				}
@@ -177,6 +183,9 @@ func Explain(c Case) Explanation {
 	}
 	rank(e.Findings)
 	for _, r := range ruled {
+		if len(c.Asked) < len(c.Streams) {
+			r.By += fmt.Sprintf(" (at the %d of %d proxies that were asked)", len(c.Asked), len(c.Streams))
+		}
 		_, is := found[r.Code]
 		if !is && !slices.ContainsFunc(e.RuledOut, func(x Ruled) bool { return x.Code == r.Code }) {
 			e.RuledOut = append(e.RuledOut, r)
@@ -188,6 +197,15 @@ func Explain(c Case) Explanation {
 		e.Changes, e.Events = append(e.Changes, c.changedBefore(e.Since)...), append(e.Events, c.happenedBefore(e.Since)...)
 	}
 	return e
+}
+
+// and joins two findings of one cause: the better proved says what it is.
+func (f Finding) and(o Finding) Finding {
+	if o.Strength > f.Strength {
+		f, o = o, f
+	}
+	f.Evidence = append(slices.Clone(f.Evidence), o.Evidence...)
+	return f
 }
 
 // both joins what is known of a cause with what Envoys show of it.
@@ -212,13 +230,15 @@ func (c *Case) ask() []Ruled {
 		a := &c.Asked[i]
 		a.routes = a.routed()
 		x := a.answer(c.Upstream)
-		for _, o := range own {
-			if claim := o.run(&a.Envoy); claim != nil {
-				x.Findings = append(x.Findings, claim.finding(o.code))
+		shows := map[Code]Finding{} // once for each proxy
+		for _, f := range slices.Concat(x.Findings, a.ofUpstream(c.Upstream)) {
+			if before, twice := shows[f.Code]; twice {
+				f = before.and(f)
 			}
+			shows[f.Code] = f
 		}
-		for _, f := range x.Findings {
-			c.shown[f.Code] = c.shown[f.Code].with(f, a, len(c.Asked))
+		for code, f := range shows {
+			c.shown[code] = c.shown[code].with(f, a, len(c.Asked))
 		}
 		for _, r := range x.RuledOut {
 			if count[r.Code]++; count[r.Code] == len(c.Asked) {
@@ -252,16 +272,11 @@ func (f Finding) with(o Finding, a *Asked, of int) Finding {
 // worst are the proxies that have it worst, by what they report, or else by what they
 // answered.
 func (c *Case) worst() *Reach {
-	s := c.Health.Seen
-	if s == nil {
+	p := c.Health.Seen.Worst()
+	if p == nil {
 		return nil
 	}
-	for _, p := range []*health.Part{s.Unserved, s.Nobody, s.Dead, s.NoneMet, s.Panicking, s.Overflow, s.Fewer, s.Warming} {
-		if p != nil {
-			return &Reach{Count: p.Count, Of: max(s.Reporting, p.Count), Zones: p.Zones, Some: p.Some}
-		}
-	}
-	return nil
+	return &Reach{Count: p.Count, Of: max(c.Health.Seen.Reporting, p.Count), Zones: p.Zones, Some: p.Some}
 }
 
 // meetsNobody tells whether requests get 503 UH at some proxies.
@@ -273,7 +288,7 @@ func (c *Case) meetsNobody() bool {
 // fails tells whether requests fail, or could.
 func (c *Case) fails() bool {
 	s := c.Health.Seen
-	return c.Health.State.Worse(health.Degraded) || c.meetsNobody() || s != nil && (s.Panicking != nil || s.Overflow != nil || s.Failed > 0)
+	return c.Health.State.Worse(health.Degraded) || c.meetsNobody() || s != nil && (s.Panicking != nil || s.Overflow != nil || s.Failed >= leastFailed && s.Failed*noise >= s.Requests)
 }
 
 // says is the first line.
@@ -305,16 +320,24 @@ func (c *Case) firstView() string {
 
 // Since is when what decides began; zero where nothing is wrong.
 func (c *Case) Since() time.Time {
-	if c.Health.State == health.Healthy && !c.fails() {
+	switch p := c.Health.Seen.Worst(); {
+	case c.Health.State == health.Healthy && !c.fails():
 		return time.Time{}
+	case c.Health.State == health.Unknown:
+		return c.Known.FailingSince
+	case c.Health.State.Worse(health.Degraded):
+		return c.Health.Since // of what decides
+	case c.meetsNobody() && !p.Since.IsZero():
+		return p.Since
 	}
-	since := c.Health.Since
-	if !c.meetsNobody() && !c.Health.State.Worse(health.Degraded) {
-		for _, f := range c.Failures { // endpoints are as they were: requests tell
-			if c.lately(f) && (since.IsZero() || f.Since.After(since)) {
-				since = f.Since
-			}
+	var since time.Time
+	for _, f := range c.Failures { // endpoints are as they were: requests tell
+		if f.Lately >= leastFailed && (since.IsZero() || f.Begun.Before(since)) {
+			since = f.Begun
 		}
+	}
+	if since.IsZero() {
+		since = c.Health.Since
 	}
 	return since
 }

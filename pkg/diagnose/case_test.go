@@ -96,7 +96,7 @@ func (c *Case) probed(o probe.Outcome, says string, checked bool) {
 }
 
 func (c *Case) failed(flag string, n uint64) {
-	c.Failures = append(c.Failures, fleet.Failure{Route: "all", Flag: flag, Count: n, Since: now.Add(-minute), Last: now.Add(-time.Second)})
+	c.Failures = append(c.Failures, fleet.Failure{Route: "all", Flag: flag, Count: 10 * n, Lately: n, Since: now.Add(-time.Hour), Begun: now.Add(-minute), Last: now.Add(-time.Second)})
 	c.Health.Seen.Failed += n
 	c.Health.State, c.Health.Why = health.Degraded, "requests failed"
 }
@@ -186,8 +186,44 @@ func TestCases(t *testing.T) {
 			c.nobody()
 		}, "C3 likely"},
 		{"late", func(c *Case) {
-			c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now.Add(-6*time.Second)
+			c.Streams[0].Delivery = []model.Delivery{{Type: "assignments", Open: 1, OpenSince: now.Add(-6 * time.Second)}}
 		}, "C6 likely"},
+		{"another cluster warms", func(c *Case) {
+			c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now.Add(-6*time.Second)
+		}, "C6 possible"},
+		{"flags of long ago", func(c *Case) {
+			c.failed("UH", 100)
+			c.Failures = append(c.Failures, fleet.Failure{Flag: "UC", Count: 4000, Last: now.Add(-80 * time.Second)})
+		}, ""},
+		{"another resource is refused", func(c *Case) {
+			e := envoy(nil, hosts("h h")...)
+			e.Config.Rejected = []envoyadmin.Rejected{{Kind: "listener", Name: "catalog", Detail: "bad"}, {Kind: "cluster", Name: "shop", Detail: "bad"}}
+			c.asked(e)
+		}, ""},
+		{"its cluster is refused", func(c *Case) {
+			e := envoy(nil, hosts("h h")...)
+			e.Config.Rejected = []envoyadmin.Rejected{{Kind: "cluster", Name: "catalog", Detail: "bad"}}
+			e.Stats["cluster.catalog.update_rejected"] = 1
+			c.asked(e)
+		}, "C2 certain"},
+		{"one is ejected at one proxy", func(c *Case) { c.out(1); c.Views[1].Ejected = 1 }, ""},
+		{"a duplicate record, and nobody at a proxy", func(c *Case) {
+			c.Problems = []model.Problem{{Document: "Upstream/catalog", Message: "twice"}}
+			c.nobody()
+			e := envoy(nil)
+			e.Stats["cluster.catalog.update_success"] = 1
+			e.Stats["cluster.catalog.upstream_cx_none_healthy"] = 9
+			c.asked(e)
+		}, "A1 likely, B4 possible"},
+		{"one of ten is marked", func(c *Case) {
+			all := hosts("h h h h h h h h h u")
+			all[9].Flags = []string{"eds_unhealthy"}
+			c.asked(envoy(nil, all...))
+		}, "A2 possible"},
+		{"one request in a million", func(c *Case) {
+			c.Health.Seen.Requests, c.Health.Seen.Failed = 1_000_000, 1
+			c.Endpoints[0].Health, c.Endpoints[0].Check = model.Draining, "_node_maintenance"
+		}, "A4 possible"},
 		{"under way", func(c *Case) {
 			c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now.Add(-time.Second)
 		}, ""},
@@ -228,25 +264,25 @@ func TestCases(t *testing.T) {
 		{"closed", func(c *Case) { c.failed("UC", 100) }, "E5 certain"},
 		{"a revision of a route", func(c *Case) {
 			c.empties(model.Absent)
-			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Route/shop: spec.rules[0].to"}}}
+			c.Changes = []Edit{{Revision: 41, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Route/shop: spec.rules[0].to"}}}
 		}, "A1 likely, K1 possible"},
 		{"limits, and nobody is left", func(c *Case) { c.failed("UO", 100); c.empties(model.Absent) }, "A1 likely, F1 possible"},
 		{"no cluster", func(c *Case) { c.failed("NC", 100) }, "G1 certain"},
 		{"dropped", func(c *Case) { c.failed("UDO", 100) }, "G3 certain"},
 		{"by a revision", func(c *Case) {
 			c.empties(model.Absent)
-			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Upstream/catalog: spec.service.name"}}}
+			c.Changes = []Edit{{Revision: 41, Newest: true, Time: now.Add(-6*minute - 4*time.Second), Fields: []string{"Upstream/catalog: spec.service.name"}}}
 		}, "A1 likely, K1 likely"},
 		{"a revision after which it was well", func(c *Case) {
 			c.empties(model.Absent)
-			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-6*minute - 9*time.Second)}}
+			c.Changes = []Edit{{Revision: 41, Time: now.Add(-6*minute - 9*time.Second)}}
 			well := event(model.EventUpstreamState, "catalog", 6*minute+4*time.Second)
 			well.To = "healthy"
 			c.Events = []model.Event{well}
 		}, "A1 likely"},
 		{"a revision of before", func(c *Case) {
 			c.empties(model.Absent)
-			c.Changes = []Edit{{Revision: 41, Before: 40, Time: now.Add(-8 * minute)}}
+			c.Changes = []Edit{{Revision: 41, Time: now.Add(-8 * minute)}}
 		}, "A1 likely"},
 		{"a revision, and all is well", func(c *Case) { c.Changes = []Edit{{Revision: 41, Time: now.Add(-time.Hour)}} }, ""},
 		{"a deploy", func(c *Case) {
@@ -254,7 +290,7 @@ func TestCases(t *testing.T) {
 			c.Events = []model.Event{event("external.deploy", "deploy", 6*minute+10*time.Second)}
 		}, "A1 likely, K2 likely"},
 		{"another certificate", func(c *Case) {
-			c.Spec.TLS = &spec.UpstreamTLS{}
+			c.Spec.TLS = &spec.UpstreamTLS{CA: spec.CAFile{File: "ca.pem"}}
 			c.out(0, 1)
 			c.probed(probe.BadTLS, "x509", true)
 			c.Events = []model.Event{event(model.EventCertificateRenewed, "ca.pem", 6*minute+time.Second)}
@@ -288,6 +324,73 @@ func TestCases(t *testing.T) {
 			if f.Strength == Certain && !strings.Contains("C2 F1 F2 E5 G1 G3", string(f.Code)) { // Envoys' own words and counts
 				t.Errorf("%s: %s is certain, and no Envoy showed it", x.name, f.Code)
 			}
+		}
+	}
+}
+
+// Since when: what decides now, and no time of before.
+func TestSince(t *testing.T) {
+	c := well()
+	c.failed("UT", 100)
+	if since := c.Since(); !since.Equal(now.Add(-minute)) {
+		t.Errorf("requests fail since %s", since)
+	}
+	c = well()
+	c.Health.Seen.NoneMet = &health.Part{Count: 1, Some: []string{"edge-0"}, Since: now.Add(-5 * time.Second)}
+	if since := c.Since(); !since.Equal(now.Add(-5 * time.Second)) {
+		t.Errorf("requests meet nobody since %s", since)
+	}
+	c = well()
+	c.unknownFor(discovery.Unreachable)
+	if since := c.Since(); !since.Equal(now.Add(-minute)) {
+		t.Errorf("unknown since %s", since)
+	}
+}
+
+// What was not looked at rules nothing out.
+func TestNotRuledOut(t *testing.T) {
+	ruled := func(c *Case) (codes string) {
+		for _, r := range Explain(*c).RuledOut {
+			codes += string(r.Code) + " "
+		}
+		return codes
+	}
+	for _, x := range []struct {
+		name string
+		do   func(c *Case)
+		not  string
+	}{
+		{"nobody reports", func(c *Case) { c.Health.Seen, c.Views = nil, nil }, "E5 F1 F2 G1 G3"},
+		{"the registry is down", func(c *Case) { c.Known.Failure, c.Known.Reason = errors.New("no"), "unreachable" }, "A1 A2 A5 B1"},
+		{"history was cut", func(c *Case) { c.nobody() }, "K1"},
+		{"an answer is open", func(c *Case) { c.Streams[0].Delivery[0].Open, c.Streams[0].Delivery[0].OpenSince = 1, now }, "C6"},
+	} {
+		c := well()
+		x.do(c)
+		for code := range strings.FieldsSeq(x.not) {
+			if got := ruled(c); strings.Contains(got, code+" ") {
+				t.Errorf("%s: ruled out %s", x.name, got)
+			}
+		}
+	}
+	c := well()
+	c.nobody()
+	c.HistoryRead = true
+	if got := ruled(c); !strings.Contains(got, "K1 ") || !strings.Contains(got, "A1 ") || !strings.Contains(got, "F1 ") {
+		t.Errorf("ruled out %s", got)
+	}
+}
+
+// A revision is taken back whole only where nothing came after it.
+func TestUndo(t *testing.T) {
+	for want, x := range map[string]Edit{
+		"see it: wellspring history 41; undo: wellspring restore 40":                    {Revision: 41, Newest: true},
+		"see it: wellspring history 41; undo: wellspring restore 40 --services":         {Revision: 41, Newest: true, Fields: []string{"Service/catalog: spec"}},
+		"see what it changed: wellspring history 41; and apply what stood there before": {Revision: 41},
+		"see what it changed: wellspring history 1; and apply what stood there before":  {Revision: 1, Newest: true},
+	} {
+		if got := x.undo(); got != want {
+			t.Errorf("%+v: %q", x, got)
 		}
 	}
 }

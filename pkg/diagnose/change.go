@@ -9,6 +9,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
 // changeChecks are of what happened shortly before. That something came before does not
@@ -62,10 +63,26 @@ func ourRevision(c *Case) (*claim, string) {
 		return &claim{
 			s, fmt.Sprintf("revision %d changed it, %s", x.Revision, c.relative(x.Time)),
 			append([]string{line}, x.Fields[:min(len(x.Fields), mostLines)]...),
-			fmt.Sprintf("undo: wellspring restore %d", x.Before),
+			x.undo(),
 		}, ""
 	}
+	if !c.HistoryRead || c.Since().IsZero() {
+		return nil, ""
+	}
 	return nil, "no revision touches it shortly before"
+}
+
+// undo says how to take a revision back: whole only where nothing came after it.
+func (x Edit) undo() string {
+	see := fmt.Sprintf("wellspring history %d", x.Revision)
+	if !x.Newest || x.Revision < 2 {
+		return "see what it changed: " + see + "; and apply what stood there before"
+	}
+	services := ""
+	if slices.ContainsFunc(x.Fields, func(f string) bool { return strings.HasPrefix(f, "Service/") }) {
+		services = " --services"
+	}
+	return fmt.Sprintf("see it: %s; undo: wellspring restore %d%s", see, x.Revision-1, services)
 }
 
 // wellSince tells whether it was well after something happened: that harmed nobody.
@@ -110,10 +127,10 @@ func toldFromOutside(c *Case) (*claim, string) {
 }
 
 func certificateChanged(c *Case) (*claim, string) {
-	if c.Spec.TLS == nil {
-		return nil, ""
+	mine := func(file string) bool {
+		return slices.ContainsFunc(c.Spec.Secrets(c.Upstream), func(s spec.Secret) bool { return s.Cert == file })
 	}
-	return c.told(c.event(func(e model.Event) bool { return e.Kind == model.EventCertificateRenewed }), "a certificate was replaced", "see wellspring health for certificates, and what the endpoints trust")
+	return c.told(c.event(func(e model.Event) bool { return e.Kind == model.EventCertificateRenewed && mine(e.Subject.Name) }), "a certificate was replaced", "see wellspring health for certificates, and what the endpoints trust")
 }
 
 func envoyBegan(c *Case) (*claim, string) {

@@ -25,9 +25,12 @@ func (c *cluster) strengthOf(x count) Strength {
 // noise is the share of requests, one in so many, below which failures are no outage.
 const noise = 100
 
-// unlessNoise is certain where a failure grows, but for one in a hundred requests.
+// unlessNoise is certain where a failure grows, but for one in a hundred requests (or
+// connections, which alone are counted of TCP), and but for one or two, unless those are
+// half of all.
 func (c *cluster) unlessNoise(x count) Strength {
-	if !x.now || x.n*noise < c.growth("upstream_rq_total").n {
+	all := max(c.growth("upstream_rq_total").n, c.growth("upstream_cx_total").n)
+	if !x.now || x.n*noise < all || x.n < leastFailed && 2*x.n < all {
 		return Possible
 	}
 	return Certain

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 )
 
 // deliveryChecks are of what an Envoy did not get, or lost.
@@ -85,11 +87,33 @@ func rejected(e *Envoy) *claim {
 	if len(e.Config.Rejected) == 0 {
 		return rejectedByCount(e)
 	}
-	c := &claim{Certain, fmt.Sprintf("it refused %d resources, and serves them in an older form or not at all", len(e.Config.Rejected)), nil, "mend what is named"}
-	for _, r := range e.Config.Rejected[:min(len(e.Config.Rejected), mostLines)] {
+	return rejectedOf(e.Config.Rejected)
+}
+
+func rejectedOf(all []envoyadmin.Rejected) *claim {
+	c := &claim{Certain, fmt.Sprintf("it refused %d resources, and serves them in an older form or not at all", len(all)), nil, "mend what is named"}
+	for _, r := range all[:min(len(all), mostLines)] {
 		c.evidence = append(c.evidence, fmt.Sprintf("/config_dump: %s %s: %s", r.Kind, r.Name, r.Detail))
 	}
 	return c
+}
+
+// ofUpstream is what an Envoy shows of itself that matters to one upstream: that it is not
+// connected, and what it refused of that upstream.
+func (e *Envoy) ofUpstream(name string) (out []Finding) {
+	if c := notConnected(e); c != nil {
+		out = append(out, c.finding(C1))
+	}
+	var its []envoyadmin.Rejected
+	for _, r := range e.Config.Rejected {
+		if r.Name == name && (strings.HasPrefix(r.Kind, "cluster") || strings.HasPrefix(r.Kind, "endpoint")) {
+			its = append(its, r)
+		}
+	}
+	if len(its) > 0 {
+		out = append(out, rejectedOf(its).finding(C2))
+	}
+	return out
 }
 
 // mostLines of evidence of one kind.

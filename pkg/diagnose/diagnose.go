@@ -246,6 +246,14 @@ func (c *claim) finding(code Code) Finding {
 	return Finding{Code: code, Title: catalogue[order(code)].Title, Strength: c.strength, Says: c.says, Evidence: c.evidence, Next: c.next}
 }
 
+// unless is a strength, or Possible.
+func (s Strength) unless(minor bool) Strength {
+	if minor {
+		return Possible
+	}
+	return s
+}
+
 // list names a few.
 func list(names []string) string {
 	const most = 4

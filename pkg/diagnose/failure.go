@@ -27,8 +27,8 @@ func (c *Case) counted(flags ...string) (n uint64, lines []string) {
 		}
 		for flag := range strings.SplitSeq(f.Flag, ",") {
 			if slices.Contains(flags, flag) {
-				n += f.Count
-				lines = append(lines, fmt.Sprintf("fleet: %d requests with flag %s by route %s, the last %s", f.Count, f.Flag, orName(f.Route, "-"), c.ago(f.Last)))
+				n += f.Lately
+				lines = append(lines, fmt.Sprintf("fleet: %d requests with flag %s by route %s in two minutes, the last %s", f.Lately, f.Flag, orName(f.Route, "-"), c.ago(f.Last)))
 				break
 			}
 		}
@@ -39,11 +39,14 @@ func (c *Case) counted(flags ...string) (n uint64, lines []string) {
 // outweighs is certain where what was counted is no noise among the requests of now.
 func (c *Case) outweighs(n uint64) Strength {
 	s := c.Health.Seen
-	if s == nil || s.Failed < leastFailed || n < leastFailed || s.Failed*noise < s.Requests || len(c.Endpoints) == 0 && c.listed() { // there is nobody now
+	if s == nil || n < leastFailed || n*noise < s.Requests || len(c.Endpoints) == 0 && c.listed() { // there is nobody now
 		return Possible
 	}
 	return Certain
 }
+
+// seen tells whether proxies report on it.
+func (c *Case) seen() bool { return c.Health.Seen != nil && c.Health.Seen.Reporting > 0 }
 
 // leastFailed requests are an outage; fewer may be one client's fault.
 const leastFailed = 3
@@ -51,8 +54,11 @@ const leastFailed = 3
 func byFlag(says, next string, flags ...string) func(c *Case) (*claim, string) {
 	return func(c *Case) (*claim, string) {
 		n, lines := c.counted(flags...)
-		if n == 0 {
+		if n == 0 && c.seen() {
 			return nil, "no request with flag " + strings.Join(flags, ", ")
+		}
+		if n == 0 {
+			return nil, ""
 		}
 		return &claim{c.outweighs(n), says, lines, strings.ReplaceAll(next, "NAME", c.Upstream)}, ""
 	}
@@ -75,13 +81,14 @@ func overflow(c *Case) (*claim, string) {
 // byReason is of what proxies say that connections failed by.
 func byReason(word, says, next string) func(c *Case) (*claim, string) {
 	return func(c *Case) (*claim, string) {
+		failed, _ := c.counted("UF")
 		var n uint64
 		var lines []string
 		for _, r := range c.Reasons {
 			if c.At.Sub(r.Last) >= lateWithin || !strings.Contains(r.Flag, "UF") || !names(r, word) {
 				continue
 			}
-			n += r.Count
+			n = min(n+r.Count, failed) // what is told is of all time, and may be lost
 			lines = append(lines, fmt.Sprintf("fleet: %d told with flag %s: %s", r.Count, r.Flag, r.Detail))
 		}
 		if n == 0 {

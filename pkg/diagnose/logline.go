@@ -82,6 +82,9 @@ func parseTextLine(line string) (l LogLine, err error) {
 	if err != nil || len(request) < 2 {
 		return l, errors.New("the line is not in Envoy's default format, nor Istio's: [TIME] \"METHOD PATH PROTOCOL\" STATUS FLAGS …")
 	}
+	if request[1] == "-" {
+		return l, errors.New("the line is of a TCP connection, which has no request; ask about its upstream by name")
+	}
 	l.Method, l.Path, l.Flags = request[0], request[1], flagsOf(w[logFlags])
 	host := envoyHost
 	if _, err := strconv.Atoi(w[istioDetail]); err != nil && len(w) > istioCluster { // Envoy's has the bytes received there

@@ -226,6 +226,12 @@ func (e *Envoy) growth(name string) count {
 	return count{name, is - was, e.Before != nil}
 }
 
+// minor tells that hosts are out as they are in any rollout: fewer than half, and the
+// others serve.
+func (c *cluster) minor(out []envoyadmin.Host) bool {
+	return c.outcome == Serves && 2*len(out) < len(c.hosts)
+}
+
 // total is what a counter says since this Envoy began.
 func (e *Envoy) total(name string) count { return count{name: name, n: e.Stats[name]} }
 

@@ -14,7 +14,7 @@ func ejected(c *cluster) (*claim, string) {
 		return nil, "nobody is ejected"
 	}
 	x := &claim{
-		Certain, fmt.Sprintf("%s are ejected", c.out(out)),
+		Certain.unless(c.minor(out)), fmt.Sprintf("%s are ejected", c.out(out)),
 		[]string{flagged("failed_outlier_check", out)},
 		"see why they answered so: the counts of 5xx, and their logs",
 	}

@@ -63,7 +63,7 @@ func toldUnhealthy(c *cluster) (*claim, string) {
 		return nil, "no host has that status"
 	}
 	return &claim{
-		Certain, c.out(out) + " are marked unhealthy in their assignment",
+		Certain.unless(c.minor(out)), c.out(out) + " are marked unhealthy in their assignment",
 		[]string{flagged("eds_unhealthy", out)},
 		"ask the registry which of their checks fails",
 	}, ""

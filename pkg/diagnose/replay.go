@@ -34,30 +34,40 @@ func (c *Case) tried(checked bool, outcomes ...probe.Outcome) (out []probe.Resul
 	return out
 }
 
-// outAt tells whether some proxy would not use an endpoint, though its source says that it
-// is healthy; or nobody reports on endpoints, and it does badly.
+// outAt tells whether some proxy would not use an endpoint, by its report or its answer; or
+// nobody says anything of it, and it does badly.
 func (c *Case) outAt(address string) bool {
-	said := false
+	used, out := c.saysOf(address)
+	return out || !used && c.fails()
+}
+
+// usedAt tells whether some proxy would use an endpoint.
+func (c *Case) usedAt(address string) bool {
+	used, _ := c.saysOf(address)
+	return used
+}
+
+// saysOf is what proxies say of an endpoint.
+func (c *Case) saysOf(address string) (used, out bool) {
 	for _, v := range c.Views {
 		for _, e := range v.Endpoints {
 			if e.Address == address {
-				if said = true; !e.Healthy {
-					return true
-				}
+				used, out = used || e.Healthy, out || !e.Healthy
 			}
 		}
 	}
-	return !said && c.fails()
-}
-
-// passesHere are endpoints whose check passes from here.
-func (c *Case) passesHere() (out []string) {
-	for _, r := range c.Probes {
-		if r.Checked && r.Outcome == probe.Passes {
-			out = append(out, r.Endpoint)
+	for _, a := range c.Asked {
+		run := a.Clusters[c.Upstream]
+		if run == nil {
+			continue
+		}
+		for _, h := range run.Hosts {
+			if h.Address == address {
+				used, out = used || h.Usable, out || !h.Usable
+			}
 		}
 	}
-	return out
+	return used, out
 }
 
 // replayed is a claim about what was tried.
@@ -111,8 +121,8 @@ func replayProtocol(c *Case) (*claim, string) {
 }
 
 func replayRefused(c *Case) (*claim, string) {
-	all := c.tried(true, probe.Refused, probe.Unreachable)
-	says := "refuse the connection of their check: the process is down, or the port is another one"
+	all := c.tried(true, probe.Refused, probe.Closed)
+	says := "refuse or close the connection of their check: the process is down, or the port is another one"
 	if slices.ContainsFunc(all, func(r probe.Result) bool { return r.OpenElsewhere }) {
 		says = "refuse the connection of their check, and take others on their own port: the check's port is wrong"
 	}
@@ -120,7 +130,7 @@ func replayRefused(c *Case) (*claim, string) {
 }
 
 func dialRefused(c *Case) (*claim, string) {
-	return c.replayed(c.tried(false, probe.Refused), "refuse connections", "see whether the process runs, and on which port: ss -ltn")
+	return c.replayed(c.tried(false, probe.Refused, probe.Closed), "refuse connections, or close them", "see whether the process runs, and on which port: ss -ltn")
 }
 
 func dialSlow(c *Case) (*claim, string) {
@@ -128,7 +138,7 @@ func dialSlow(c *Case) (*claim, string) {
 }
 
 func dialUnreachable(c *Case) (*claim, string) {
-	return c.replayed(c.tried(false, probe.Unreachable), "cannot be reached: no way leads there", "look at routes and networks between here and there: ip route get ADDRESS")
+	return c.replayed(append(c.tried(false, probe.Unreachable), c.tried(true, probe.Unreachable)...), "cannot be reached: no way leads there", "look at routes and networks between here and there: ip route get ADDRESS")
 }
 
 func dialTLS(c *Case) (*claim, string) {

@@ -31,6 +31,14 @@ func (c *Case) instances() []model.Endpoint {
 	return c.Known.Service.Endpoints
 }
 
+// ifRead says what the registry rules out; nothing where it cannot be read now.
+func (c *Case) ifRead(format string, args ...any) string {
+	if c.Known.Failure != nil {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
+}
+
 // readLine says what the source answers, and when.
 func (c *Case) readLine(what string) string {
 	return fmt.Sprintf("source %s: %s, read %s", c.source(), what, c.ago(c.LastFresh))
@@ -41,7 +49,7 @@ func notRegistered(c *Case) (*claim, string) {
 		return nil, ""
 	}
 	if n := len(c.instances()); n > 0 || len(c.Known.Service.Problems) > 0 {
-		return nil, fmt.Sprintf("%d instances", n)
+		return nil, c.ifRead("%d instances", n)
 	}
 	if len(c.left()) > 0 {
 		return nil, ""
@@ -96,7 +104,7 @@ func filteredAway(c *Case) (*claim, string) {
 	s := c.Spec.Service
 	if len(all) == 0 || len(c.Endpoints) > 0 || len(s.Tags) == 0 && len(s.Metadata) == 0 && s.AddressTag == "" {
 		if len(all) > 0 && len(c.Endpoints) == len(all) {
-			return nil, fmt.Sprintf("none of %d instances is left out", len(all))
+			return nil, c.ifRead("none of %d instances is left out", len(all))
 		}
 		return nil, ""
 	}
@@ -165,7 +173,7 @@ func critical(c *Case) (*claim, string) {
 		if len(c.Endpoints) == 0 {
 			return nil, ""
 		}
-		return nil, fmt.Sprintf("%d of %d endpoints pass their check at the registry", c.Health.Counts.Healthy, len(c.Endpoints))
+		return nil, c.ifRead("%d of %d endpoints pass their check at the registry", c.Health.Counts.Healthy, len(c.Endpoints))
 	}
 	return x, ""
 }

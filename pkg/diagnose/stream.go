@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
 )
 
 // streamChecks are of what proxies were sent, and of what they then see.
-var streamChecks = []caseCheck{{C1, nil, nobodyConnected}, {C2, nil, refusedByProxies}, {C3, nil, waitsForAnswer}, {C6, nil, late}, {H4, []Code{H2, H3}, someCannotReach}}
+var streamChecks = []caseCheck{{C1, nil, nobodyConnected}, {C2, nil, refusedByProxies}, {C3, nil, waitsForAnswer}, {C6, nil, late}, {H4, []Code{H2, H3}, someCannotReach}, {H4, nil, passesFromHere}}
 
 func nobodyConnected(c *Case) (*claim, string) {
 	if n := len(c.Streams); n > 0 {
@@ -44,7 +45,7 @@ func refusedByProxies(c *Case) (*claim, string) {
 	reach := &Reach{Of: len(c.Streams)}
 	c.each(func(s model.Stream, d model.Delivery) {
 		for _, p := range d.Parked {
-			if p.Document != "Upstream/"+c.Upstream && p.Name != c.Upstream {
+			if p.Document != "Upstream/"+c.Upstream && (p.Name != c.Upstream || d.Type != "clusters" && d.Type != "assignments") {
 				continue
 			}
 			if !slices.Contains(reach.Some, s.ID) {
@@ -89,15 +90,20 @@ const lateAfter = 5 * time.Second
 
 func late(c *Case) (*claim, string) {
 	x := &claim{Likely, "", nil, "see whether these proxies hang, or the way to them does: wellspring proxies"}
-	reach := &Reach{Of: len(c.Streams)}
+	reach, open, worst := &Reach{Of: len(c.Streams)}, 0, Possible
 	for _, s := range c.Streams {
 		line := ""
 		for _, d := range s.Delivery {
+			open += d.Open + len(d.Waiting)
 			if d.Open > 0 && c.At.Sub(d.OpenSince) > lateAfter {
+				if d.Type != "clusters" { // an Envoy answers for clusters once the last of them is warm
+					worst = Likely
+				}
 				line = fmt.Sprintf("proxy %s: %s sent %s, and not acknowledged", s.ID, d.Type, c.ago(d.OpenSince))
 			}
 		}
 		if !s.Unsent.IsZero() && c.At.Sub(s.Unsent) > lateAfter {
+			worst = Likely
 			line = fmt.Sprintf("proxy %s: takes nothing since %s", s.ID, clock(s.Unsent))
 		}
 		if line != "" {
@@ -106,12 +112,12 @@ func late(c *Case) (*claim, string) {
 		}
 	}
 	if reach.Count == 0 {
-		if len(c.Streams) == 0 {
+		if len(c.Streams) == 0 || open > 0 {
 			return nil, ""
 		}
 		return nil, fmt.Sprintf("%d/%d proxies acknowledged what they were sent", len(c.Streams), len(c.Streams))
 	}
-	x.says = fmt.Sprintf("%s did not get the newest", reach)
+	x.strength, x.says = worst, fmt.Sprintf("%s did not get the newest", reach)
 	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
 	return x, ""
 }
@@ -131,6 +137,9 @@ func someCannotReach(c *Case) (*claim, string) {
 	can, cannot := map[string]bool{}, map[string]*Reach{}
 	views := 0
 	for _, v := range c.Views {
+		if v.Ejected > 0 {
+			continue // not by its check
+		}
 		if len(v.Endpoints) > 0 {
 			views++
 		}
@@ -148,15 +157,6 @@ func someCannotReach(c *Case) (*claim, string) {
 		}
 	}
 	x := &claim{Likely, "", nil, "look at what is between these proxies and the endpoints: firewalls, routes, a zone that is cut off"}
-	if passes := c.passesHere(); len(passes) > 0 && len(can) == 0 {
-		for _, address := range passes {
-			if r := cannot[address]; r != nil {
-				r.Of = views
-				x.says = "proxies cannot reach endpoints that answer from here"
-				x.evidence = append(x.evidence, fmt.Sprintf("fleet: %s would not use %s; its check passes from here", r, address))
-			}
-		}
-	}
 	for _, address := range sortedKeys(cannot) {
 		if r := cannot[address]; can[address] && r.Count < views {
 			r.Of = views
@@ -165,6 +165,25 @@ func someCannotReach(c *Case) (*claim, string) {
 		}
 	}
 	if len(x.evidence) == 0 {
+		return nil, ""
+	}
+	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
+	return x, ""
+}
+
+// passesFromHere: no proxy uses an endpoint whose check passes from here. It may have come
+// back just now; where it stays so, the network is between.
+func passesFromHere(c *Case) (*claim, string) {
+	x := &claim{Likely, "endpoints that no proxy would use pass their check from here: they came back just now, or proxies cannot reach them", nil, "ask again in some seconds; where it stays so, look at what is between proxies and endpoints"}
+	for _, r := range c.Probes {
+		healthy := slices.ContainsFunc(c.Endpoints, func(e model.Endpoint) bool { return e.Address == r.Endpoint && e.Health == model.Healthy })
+		if healthy && r.Checked && r.Outcome == probe.Passes && c.outAt(r.Endpoint) && !c.usedAt(r.Endpoint) {
+			x.evidence = append(x.evidence, fmt.Sprintf("from here: %s: %s", r.Target, r.Says))
+		}
+	}
+	_, answers := c.shown[H1]
+	_, ejects := c.shown[O1]
+	if len(x.evidence) == 0 || answers || ejects || len(c.Spec.HealthChecks) == 0 {
 		return nil, ""
 	}
 	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +34,25 @@ const (
 )
 
 // Dump asks for all three.
-func (c *Client) Dump(ctx context.Context) (*Dump, error) {
+func (c *Client) Dump(ctx context.Context) (*Dump, error) { return c.dump(ctx, "", "") }
+
+// DumpOf asks for what is of one cluster and of the Envoy itself; one that does not know
+// the filter says all of its clusters, or stats.
+func (c *Client) DumpOf(ctx context.Context, cluster string) (*Dump, error) {
+	return c.dump(ctx, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
+}
+
+// StatsOf asks for the counters and gauges of one cluster, and of the Envoy itself.
+func (c *Client) StatsOf(ctx context.Context, cluster string) (Stats, error) {
+	return c.stats(ctx, statsOf(cluster))
+}
+
+// statsOf keeps what is of a cluster, and of the Envoy itself.
+func statsOf(cluster string) string {
+	return "?filter=" + url.QueryEscape(`^(cluster\.`+regexp.QuoteMeta(cluster)+`\.|control_plane\.|cluster_manager\.cds\.|listener_manager\.lds\.|server\.)`)
+}
+
+func (c *Client) dump(ctx context.Context, clustersOf, statsOf string) (*Dump, error) {
 	d := &Dump{}
 	config, err := c.get(ctx, "/config_dump") // first: what a route names is there by then
 	if err != nil {
@@ -41,20 +61,22 @@ func (c *Client) Dump(ctx context.Context) (*Dump, error) {
 	if d.Config, err = ParseConfig(config); err != nil {
 		return nil, err
 	}
-	clusters, err := c.get(ctx, "/clusters?format=json")
+	clusters, err := c.get(ctx, "/clusters?format=json"+clustersOf)
 	if err != nil {
 		return nil, err
 	}
 	if d.Clusters, err = ParseClusters(clusters); err != nil {
 		return nil, err
 	}
-	d.Stats, err = c.Stats(ctx)
+	d.Stats, err = c.stats(ctx, statsOf)
 	return d, err
 }
 
 // Stats asks for the counters and gauges.
-func (c *Client) Stats(ctx context.Context) (Stats, error) {
-	text, err := c.get(ctx, "/stats")
+func (c *Client) Stats(ctx context.Context) (Stats, error) { return c.stats(ctx, "") }
+
+func (c *Client) stats(ctx context.Context, of string) (Stats, error) {
+	text, err := c.get(ctx, "/stats"+of)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (f *Fleet) Lately(name string) (requests, failed uint64) {
 	defer u.mu.Unlock()
 	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
 		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute {
-			requests, failed = requests+s.counts[Requests-gauges], failed+s.failed
+			requests, failed = requests+s.shown(time.Minute).Requests, failed+s.failed
 		}
 	}
 	return requests, failed

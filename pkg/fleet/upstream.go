@@ -28,6 +28,47 @@ type cause struct {
 
 	count       uint64 // guarded by the upstream
 	since, last time.Time
+	begun       time.Time // of the last that came without a pause
+	minute      int64     // that now counts, by number
+	now, before uint64    // of this minute, and of the one before
+}
+
+// pause ends a run of failures.
+const pause = 90 * time.Second
+
+// add counts failures: those of before a gap are not of this minute.
+func (c *cause) add(at time.Time, late bool, n uint64) {
+	if c.count == 0 {
+		c.since = at
+	}
+	if c.count == 0 || at.Sub(c.last) > pause {
+		c.begun = at
+	}
+	c.count, c.last = c.count+n, at
+	if late {
+		return
+	}
+	c.turn(at)
+	c.now += n
+}
+
+// turn brings the two minutes up to a time.
+func (c *cause) turn(at time.Time) {
+	minute := at.Unix() / 60
+	switch minute - c.minute {
+	case 0:
+	case 1:
+		c.now, c.before = 0, c.now
+	default:
+		c.now, c.before = 0, 0
+	}
+	c.minute = minute
+}
+
+// lately are those of this minute and the one before.
+func (c *cause) lately(at time.Time) uint64 {
+	c.turn(at)
+	return c.now + c.before
 }
 
 const (
@@ -121,10 +162,7 @@ func (u *upstream) other() *cause {
 func (u *upstream) fail(now time.Time, late bool, c *cause, n uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if c.count == 0 {
-		c.since = now
-	}
-	c.count, c.last = c.count+n, now
+	c.add(now, late, n)
 	u.all.Failed += n
 	for _, r := range u.rings(late) {
 		r.at(now).failed += n
@@ -163,7 +201,10 @@ type Failure struct {
 	Flag  string    `json:"flag" doc:"Envoy's response flags: UH, UF, UO …"`
 	Count uint64    `json:"count"`
 	Since time.Time `json:"since" doc:"when the first was reported"`
+	Begun time.Time `json:"begun" doc:"when those began that came without a pause of a minute and a half"`
 	Last  time.Time `json:"last"`
+	// Lately are those of this minute and the one before.
+	Lately uint64 `json:"lately" doc:"of this minute and the one before"`
 }
 
 // Failures lists what requests to an upstream failed by, the most frequent first;
@@ -176,11 +217,12 @@ func (f *Fleet) Failures(name string) ([]Failure, []Reason) {
 	if u == nil {
 		return counted, told
 	}
+	now := f.now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, c := range u.causes {
 		if c.count > 0 {
-			counted = append(counted, Failure{Route: c.route, Flag: c.flag, Count: c.count, Since: c.since, Last: c.last})
+			counted = append(counted, Failure{Route: c.route, Flag: c.flag, Count: c.count, Since: c.since, Begun: c.begun, Last: c.last, Lately: c.lately(now)})
 		}
 	}
 	slices.SortFunc(counted, func(a, b Failure) int {

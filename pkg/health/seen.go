@@ -129,6 +129,19 @@ func (x *sight) seen(proxies int) Seen {
 	return s
 }
 
+// Worst is the part of the proxies that has it worst; nil where nobody complains.
+func (s *Seen) Worst() *Part {
+	if s == nil {
+		return nil
+	}
+	for _, p := range []*Part{s.Unserved, s.Nobody, s.Dead, s.NoneMet, s.Panicking, s.Overflow, s.Fewer, s.Warming} {
+		if p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
 // Proxies counts them; nil is none.
 func (p *Part) Proxies() int {
 	if p == nil {

@@ -61,8 +61,23 @@ func (p Policy) allows(address string) error {
 		return fmt.Errorf("%w %s: a link-local, multicast or unspecified address", ErrRefused, address)
 	case ip.IsLoopback() && !p.Loopback:
 		return fmt.Errorf("%w %s: an address of this machine, which the configuration does not allow", ErrRefused, address)
-	case ip.IsLoopback() && slices.Contains(p.OwnPorts, ap.Port()):
+	case slices.Contains(p.OwnPorts, ap.Port()) && ofThisMachine(ip):
 		return fmt.Errorf("%w %s: a listener of our own", ErrRefused, address)
 	}
 	return nil
+}
+
+// ofThisMachine tells whether an address is one of this machine's.
+func ofThisMachine(ip netip.Addr) bool {
+	if ip = ip.Unmap(); ip.IsLoopback() {
+		return true
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return true // not known: rather not
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap() == ip
+	})
 }

@@ -28,7 +28,7 @@ func once(conn net.Conn) func(context.Context, string, string) (net.Conn, error)
 	var taken atomic.Bool
 	return func(context.Context, string, string) (net.Conn, error) {
 		if taken.Swap(true) {
-			return nil, errors.New("the connection was closed before it answered")
+			return nil, io.EOF // the one there was is closed
 		}
 		return conn, nil
 	}
@@ -111,11 +111,15 @@ func ask(ctx context.Context, conn net.Conn, t Target, c *spec.GRPCCheck) (strin
 	}
 	defer client.Close() //nolint:errcheck // what was read counts
 	ctx = metadata.NewOutgoingContext(ctx, metadata.New(c.Metadata))
-	answer, err := healthpb.NewHealthClient(client).Check(ctx, &healthpb.HealthCheckRequest{Service: c.Service})
+	var header, trailer metadata.MD // of a server that speaks gRPC, whatever it says
+	answer, err := healthpb.NewHealthClient(client).Check(ctx, &healthpb.HealthCheckRequest{Service: c.Service}, grpc.Header(&header), grpc.Trailer(&trailer))
 	switch code := status.Code(err); {
 	case code == codes.DeadlineExceeded:
 		return "", context.DeadlineExceeded
-	case code == codes.Unavailable:
+	case code == codes.Unavailable && len(header)+len(trailer) == 0:
+		if text := status.Convert(err).Message(); strings.Contains(text, "EOF") || strings.Contains(text, "reset by peer") || strings.Contains(text, "broken pipe") {
+			return "", io.EOF
+		}
 		return "", &protocolError{errors.New(status.Convert(err).Message())}
 	case err != nil:
 		return "", &answerError{"gRPC health check: " + code.String() + ": " + status.Convert(err).Message()}

@@ -18,6 +18,12 @@ type answerError struct{ says string }
 
 func (e *answerError) Error() string { return e.says }
 
+// dialError is of a connection that was not opened.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
 // handshakeError is of TLS.
 type handshakeError struct{ err error }
 
@@ -34,6 +40,7 @@ func (e *protocolError) Unwrap() error { return e.err }
 func sort(says string, err error) (Outcome, string) {
 	var answer *answerError
 	var shake *handshakeError
+	var dial *dialError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
 	var timeout net.Error
@@ -54,14 +61,16 @@ func sort(says string, err error) (Outcome, string) {
 		return Unreachable, "no route to host"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return TimedOut, "no answer in time"
+	case errors.As(err, &dial): // of our own: no file left, no address
+		return NotTried, text
 	case errors.As(err, &record):
 		return OtherWords, "what answers does not speak TLS"
 	case errors.As(err, &unknown):
 		return BadTLS, "its certificate is signed by an authority that is not known"
-	case errors.As(err, &shake):
+	case errors.As(err, &shake) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET):
 		return BadTLS, text
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return OtherWords, "the connection was closed in place of an answer"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return Closed, "the connection was closed in place of an answer"
 	}
 	return OtherWords, text
 }

@@ -17,6 +17,7 @@ package probe
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"strconv"
 	"sync"
@@ -36,6 +37,7 @@ const (
 	TimedOut    Outcome = "timed out"   // no answer in time
 	Unreachable Outcome = "unreachable" // no way leads there
 	BadTLS      Outcome = "bad TLS"     // the handshake fails, or the certificate is not taken
+	Closed      Outcome = "closed"      // the connection is taken, and closed without a word
 	OtherWords  Outcome = "protocol"    // what answers speaks another protocol
 	NotTried    Outcome = "not tried"   // it may not be dialled from here
 )
@@ -45,7 +47,7 @@ type Result struct {
 	// Endpoint is its address, Target what was dialled, which a check's port changes.
 	Endpoint string  `json:"endpoint"`
 	Target   string  `json:"target"`
-	Outcome  Outcome `json:"outcome" enum:"passes,unexpected,refused,timed out,unreachable,bad TLS,protocol,not tried"`
+	Outcome  Outcome `json:"outcome" enum:"passes,unexpected,refused,timed out,unreachable,bad TLS,closed,protocol,not tried"`
 	// Says is what came back, or the error.
 	Says string        `json:"says"`
 	Took time.Duration `json:"took" doc:"nanoseconds"`
@@ -102,9 +104,11 @@ func (p Prober) one(ctx context.Context, t Target, address string) Result {
 	}
 	r := Result{Endpoint: address, Target: address}
 	var check *spec.HealthCheck
+	short := false // we wait for less long than the check
 	if len(t.Spec.HealthChecks) > 0 {
 		check = &t.Spec.HealthChecks[0]
 		r.Checked = true
+		short = limit < check.Timeout.D()
 		limit = min(limit, check.Timeout.D())
 		if check.Port != 0 {
 			host, _, _ := net.SplitHostPort(address)
@@ -117,6 +121,9 @@ func (p Prober) one(ctx context.Context, t Target, address string) Result {
 	says, err := p.steps(inTime, t, check, r.Target)
 	r.Took = time.Since(start)
 	r.Outcome, r.Says = sort(says, err)
+	if r.Outcome == TimedOut && short {
+		r.Outcome, r.Says = NotTried, fmt.Sprintf("%s: no answer within %s; the check itself waits %s", r.Target, limit, check.Timeout)
+	}
 	if r.Target != address && (r.Outcome == Refused || r.Outcome == TimedOut) {
 		r.OpenElsewhere = p.open(ctx, address, limit)
 	}
@@ -139,7 +146,7 @@ func (p Prober) open(ctx context.Context, address string, limit time.Duration) b
 func (p Prober) steps(ctx context.Context, t Target, check *spec.HealthCheck, target string) (says string, err error) {
 	conn, err := p.Dial(ctx, "tcp", target)
 	if err != nil {
-		return "", err
+		return "", &dialError{err}
 	}
 	defer conn.Close() //nolint:errcheck // what was read counts
 	if d, ok := ctx.Deadline(); ok {

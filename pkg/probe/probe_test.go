@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/wellspring-xds/wellspring/pkg/outbound"
 	"github.com/wellspring-xds/wellspring/pkg/probe"
@@ -141,7 +143,7 @@ func TestConnections(t *testing.T) {
 		address string
 		want    probe.Outcome
 	}{
-		"closes": {closes, probe.OtherWords}, "silent": {silent, probe.TimedOut}, "babbles": {babbles, probe.OtherWords}, "gone": {gone, probe.Refused},
+		"closes": {closes, probe.Closed}, "silent": {silent, probe.TimedOut}, "babbles": {babbles, probe.OtherWords}, "gone": {gone, probe.Refused},
 	} {
 		if r := try(t, here(), get("/"), nil, x.address); r.Outcome != x.want {
 			t.Errorf("%s: %+v", name, r)
@@ -193,6 +195,18 @@ func TestGRPC(t *testing.T) {
 	healthpb.RegisterHealthServer(s, h)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
+	busy := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return status.Error(codes.Unavailable, "later") }))
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = busy.Serve(other) }()
+	t.Cleanup(busy.Stop)
+	unavailable := upstream(spec.HealthCheck{GRPC: &spec.GRPCCheck{}})
+	unavailable.Protocol = "grpc"
+	if r := try(t, here(), unavailable, nil, other.Addr().String()); r.Outcome != probe.Unexpected {
+		t.Errorf("a status of its own: %+v", r)
+	}
 	for service, want := range map[string]probe.Outcome{"": probe.Passes, "sick": probe.Unexpected, "none": probe.Unexpected} {
 		u := upstream(spec.HealthCheck{GRPC: &spec.GRPCCheck{Service: service}})
 		u.Protocol = "grpc"
@@ -202,7 +216,7 @@ func TestGRPC(t *testing.T) {
 	}
 	u := upstream(spec.HealthCheck{GRPC: &spec.GRPCCheck{}})
 	u.Protocol = "grpc"
-	if r := try(t, here(), u, nil, raw(t, func(net.Conn) {})); r.Outcome != probe.OtherWords {
+	if r := try(t, here(), u, nil, raw(t, func(net.Conn) {})); r.Outcome != probe.Closed {
 		t.Errorf("closed: %+v", r)
 	}
 }
@@ -244,6 +258,17 @@ func TestGuard(t *testing.T) {
 		if r.Outcome != probe.NotTried {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// Where we wait for less long than the check does, silence says nothing.
+func TestShorter(t *testing.T) {
+	u := get("/slow")
+	u.HealthChecks[0].Timeout = spec.Duration(5 * time.Second)
+	p := here()
+	p.Deadline = 200 * time.Millisecond
+	if r := try(t, p, u, nil, server(t).Listener.Addr().String()); r.Outcome != probe.NotTried || !strings.Contains(r.Says, "the check itself waits 5s") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,23 +36,58 @@ type Way struct {
 // Found tells whether a rule matches.
 func (w Way) Found() bool { return w.Rule >= 0 }
 
-// Ways walks every HTTP listener of every group, or of one. What `envoy:` changes of
-// routes is not walked.
+// Ways walks the HTTP listeners of a group or, where none is named, of every group, but
+// for those that lead to the application beside a proxy: they take what was sent to that
+// one proxy. What `envoy:` changes of routes is not walked.
 func (s *Spec) Ways(group string, a Asking) (out []Way) {
+	s.listeners(group, func(group, name string, l *Listener) {
+		w := s.way(l, a)
+		w.Group, w.Listener = group, name
+		out = append(out, w)
+	})
+	return out
+}
+
+// WaysOf are those of a rule, as a log names its route: ROUTE[RULE].
+func (s *Spec) WaysOf(group, route string) (out []Way) {
+	name, rest, ok := strings.Cut(route, "[")
+	i, err := strconv.Atoi(strings.TrimSuffix(rest, "]"))
+	r, known := s.Route(name)
+	if !ok || err != nil || !known || i < 0 || i >= len(r.Rules) {
+		return nil
+	}
+	s.listeners(group, func(group, listener string, l *Listener) {
+		if slices.Contains(l.Routes, name) {
+			out = append(out, Way{Group: group, Listener: listener, Route: name, Rule: i, To: r.Rules[i].To, Answer: r.Rules[i].answers()})
+		}
+	})
+	return out
+}
+
+// listeners calls f with the HTTP listeners of a group, or of all for "".
+func (s *Spec) listeners(group string, f func(group, name string, l *Listener)) {
 	for _, d := range s.Documents(KindGroup) {
 		g, ok := d.Body.(*Group)
 		if !ok || group != "" && group != d.Name {
 			continue
 		}
 		for _, name := range g.Listeners {
-			if l, ok := s.Listener(name); ok && l.TCP == nil && !l.GRPC {
-				w := s.way(l, a)
-				w.Group, w.Listener = d.Name, name
-				out = append(out, w)
+			if l, ok := s.Listener(name); ok && l.TCP == nil && !l.GRPC && (group != "" || !l.Inbound) {
+				f(d.Name, name, l)
 			}
 		}
 	}
-	return out
+}
+
+// answers says what a proxy answers by itself, "" where the rule leads to upstreams.
+func (r *Rule) answers() string {
+	switch {
+	case r.Redirect != nil:
+		return "it is redirected"
+	case r.Respond != nil:
+		return fmt.Sprintf("the proxy answers %d by itself", r.Respond.Status)
+	}
+	return ""
 }
 
 func (s *Spec) way(l *Listener, a Asking) Way {
@@ -91,13 +127,7 @@ func (s *Spec) way(l *Listener, a Asking) Way {
 			w.Tried = append(w.Tried, fmt.Sprintf("Route/%s: rules[%d]: %s", of, i, why))
 			continue
 		}
-		w.Rule, w.To = i, rule.To
-		switch {
-		case rule.Redirect != nil:
-			w.Answer = "it is redirected"
-		case rule.Respond != nil:
-			w.Answer = fmt.Sprintf("the proxy answers %d by itself", rule.Respond.Status)
-		}
+		w.Rule, w.To, w.Answer = i, rule.To, rule.answers()
 		return w
 	}
 	return w

@@ -82,6 +82,35 @@ func (s *Store) At(n uint64) (docs map[spec.Ref]*spec.Document, err error) {
 	return docs, err
 }
 
+// Difference is one document before and after a revision; nil where it did not exist.
+type Difference struct {
+	Ref           spec.Ref
+	Before, After *spec.Document
+}
+
+// Differences reads what a revision changed, of the documents that are wanted.
+func (s *Store) Differences(r Revision, wanted func(spec.Ref) bool) (out []Difference, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		for _, c := range r.Changes {
+			if !wanted(c.ref()) {
+				continue
+			}
+			e := Difference{Ref: c.ref()}
+			for hash, to := range map[string]**spec.Document{c.From: &e.Before, c.To: &e.After} {
+				if hash == "" {
+					continue
+				}
+				if *to, err = readObject(tx, hash); err != nil {
+					return err
+				}
+			}
+			out = append(out, e)
+		}
+		return nil
+	})
+	return out, err
+}
+
 // notKept says why a revision cannot be read.
 func notKept(tx *bolt.Tx, n uint64) error {
 	if newest := number(tx.Bucket(bucketMeta).Get(keyHead)); n > newest {
