@@ -1,6 +1,8 @@
 package xds_test
 
 import (
+	"crypto/tls"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +107,62 @@ func (v *vault) until(what string, ok func(*delivery.Table) bool) *delivery.Tabl
 	}
 	v.t.Fatalf("%s: never", what)
 	return nil
+}
+
+// What a proxy speaks to an upstream is spoken from here alike: to a name that it asks for
+// and an authority that it trusts, and to no other.
+func TestClientTLS(t *testing.T) {
+	v := newVault(t)
+	v.until("bank is published", func(t *delivery.Table) bool { return t.Get(delivery.Secrets, "upstream.bank.tls.ca") != nil })
+	shakes := func(name string, c *tls.Config) error {
+		cert, key, err := v.authority.Issue(name, time.Hour, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() //nolint:errcheck // a test's
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				_, _ = conn.Read(make([]byte, 1)) // shakes hands, until the client goes
+				_ = conn.Close()
+			}
+		}()
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", l.Addr().String(), c)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}
+	c, err := v.publisher.ClientTLS("bank")
+	if err != nil || c == nil {
+		t.Fatal(c, err)
+	}
+	if err := shakes("bank.test", c); err != nil {
+		t.Errorf("its own name: %v", err)
+	}
+	if err := shakes("thief.test", c); err == nil || !strings.Contains(err.Error(), "[bank.test] is asked for") {
+		t.Errorf("another name: %v", err)
+	}
+	other, err := certtest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.authority = other
+	if err := shakes("bank.test", c); err == nil {
+		t.Error("another authority is taken")
+	}
+	for name, want := range map[string]string{"none": "", "other": ""} {
+		if _, err := v.publisher.ClientTLS(name); err != nil {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
 }
 
 // A class is served the secrets that its own listeners and clusters name, and no

@@ -139,6 +139,32 @@ func TestCounts(t *testing.T) {
 }
 
 // What a report does not name is gone; what moved in the last minute is of now.
+// What failed lately, and since when without a pause, beside what failed ever.
+func TestLately(t *testing.T) {
+	w := newWorld(fleet.Config{})
+	w.now = w.now.Truncate(time.Minute).Add(time.Minute)
+	w.join("a", model.TelemetryUpstreams)
+	total, up := 0, 0
+	step := func(after time.Duration, n int, want string) {
+		t.Helper()
+		w.now, total, up = w.now.Add(after), total+n, up+int(after.Seconds())
+		w.report("a", "catalog members 2", fmt.Sprintf("catalog requests %d", total), fmt.Sprintf("catalog shop[0] UT %d", total), fmt.Sprintf("uptime %d", up+10))
+		all, _ := w.Failures("catalog")
+		got := fmt.Sprintf("%d of %d, begun %s ago", all[0].Lately, all[0].Count, w.now.Sub(all[0].Begun))
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	step(0, 5, "5 of 5, begun 0s ago")
+	step(30*time.Second, 5, "10 of 10, begun 30s ago")
+	step(40*time.Second, 5, "15 of 15, begun 1m10s ago") // the next minute
+	step(50*time.Second, 5, "10 of 20, begun 2m0s ago")  // and the next: the first is over
+	step(60*time.Second, 0, "5 of 20, begun 3m0s ago")   // none came
+	step(10*time.Minute, 0, "0 of 20, begun 13m0s ago")  // nor since
+	w.report("a", "catalog members 2", "catalog requests 20", "catalog shop[0] UT 20", fmt.Sprintf("uptime %d", up+10))
+	step(10*time.Second, 3, "3 of 23, begun 0s ago") // a run of its own
+}
+
 func TestViews(t *testing.T) {
 	w := newWorld(fleet.Config{})
 	w.join("e", model.TelemetryEndpoints)

@@ -123,7 +123,7 @@ func (t *tracker) turn(now time.Time, u health.Upstream) {
 	switch {
 	case x == nil && now.Sub(since) >= t.after:
 		delete(t.turns, u.Name)
-		x = &Upstream{Name: u.Name, Since: since.UTC(), Next: "wellspring health " + u.Name + " --matrix"}
+		x = &Upstream{Name: u.Name, Since: since.UTC(), Next: "wellspring explain " + u.Name}
 		t.show(x, u)
 		t.down[u.Name], t.news = x, true
 	case x != nil && now.Sub(since) >= t.clear:

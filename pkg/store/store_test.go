@@ -177,6 +177,21 @@ func TestHistory(t *testing.T) {
 	if _, err := s.At(9); !errors.Is(err, model.ErrNotFound) {
 		t.Errorf("at 9: %v", err)
 	}
+	// what a revision changed, of the documents that are wanted
+	for number, want := range map[uint64]string{1: "Upstream/a -+", 3: "Upstream/a ++", 4: ""} {
+		r, err := s.Revision(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Differences(r, func(ref spec.Ref) bool { return ref.Name == "a" })
+		got := ""
+		for _, d := range all {
+			got += string(d.Ref.Kind) + "/" + d.Ref.Name + " " + map[bool]string{true: "+", false: "-"}[d.Before != nil] + map[bool]string{true: "+", false: "-"}[d.After != nil]
+		}
+		if err != nil || got != want {
+			t.Errorf("revision %d changed %q (%v), want %q", number, got, err, want)
+		}
+	}
 	// restore 2: b comes back with the service that it needs; a keeps today's endpoints
 	restoring, back, err := s.Restoring(2, false)
 	if err != nil {
