@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"pkg/freeport":         {},
 	"pkg/proc":             {},
 	"pkg/envoyadmin":       {"pkg/model"},
-	"pkg/probe":            {"pkg/outbound", "pkg/spec"},
+	"pkg/probe":            {"pkg/spec"},
 	"pkg/diagnose":         {"discovery", "pkg/envoyadmin", "pkg/fleet", "pkg/health", "pkg/model", "pkg/probe", "pkg/spec"},
 	"pkg/envoytest":        {"envoy-bootstrap", "pkg/freeport", "pkg/proc"},
 	"pkg/consultest":       {"pkg/freeport", "pkg/proc"},

@@ -147,6 +147,32 @@ spec: {listeners: [edge, other]}
 		t.Errorf("names: exit %d: %s", code, out)
 	}
 
+	// what README shows
+	control.apply("kind: Upstream\nname: cart\nspec: {endpoints: []}\n")
+	var asks sync.WaitGroup
+	asking, enough := context.WithCancel(t.Context())
+	asks.Go(func() {
+		for asking.Err() == nil {
+			visitAs(t, edge, "shop.example", "/cart", "x-user", "anna")
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	defer asks.Wait()
+	defer enough()
+	within(t, 6*time.Second, "as README shows it", func() string {
+		readme, err := os.ReadFile("../../README.md")
+		if err != nil {
+			return err.Error()
+		}
+		out, _ := control.cli("explain", "cart")
+		_, shown, _ := strings.Cut(string(readme), "\nCAUSE ")
+		line, _, _ := strings.Cut(shown, "\n")
+		if !strings.Contains(out, "upstream cart: no healthy upstream in proxy edge-1, since ") || !strings.Contains(out, "\nCAUSE "+line+"\n") {
+			return fmt.Sprintf("no %q:\n%s", line, out)
+		}
+		return ""
+	})
+
 	// lines that a real Envoy wrote
 	b.Kill()
 	for _, name := range []string{"ours", "default", "istio"} {
@@ -172,13 +198,16 @@ spec: {listeners: [edge, other]}
 }
 
 // visitAs is the status of a request for a host; 0 is none.
-func visitAs(t *testing.T, at, host, path string) int {
+func visitAs(t *testing.T, at, host, path string, headers ...string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Host = host
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0

@@ -193,18 +193,46 @@ func (s *server) worstOf(ways []spec.Way) (worst string, well []string) {
 	return worst, well
 }
 
-// gather collects what is known of an upstream, or of what one proxy has of it: what is in memory at once, the rest in
-// parallel, each part with a deadline; what did not answer is said.
+// gather collects what is known of an upstream, or of what one proxy has of it: what must
+// be asked for in parallel, each part with a deadline, and then what is in memory, so that
+// it is of the time of the answers. What did not answer is said.
 func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Case, err error) {
+	if err := s.remember(ctx, &c, name, proxy); err != nil {
+		return c, err
+	}
+	var wg sync.WaitGroup
+	var notAsked [3][]string
+	wg.Go(func() { c.Events, notAsked[0] = s.happened(ctx, c.Health.Service, name) })
+	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, name, c.Streams, c.Health.Seen) })
+	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, c.Spec, c.Endpoints, c.Views) })
+	wg.Wait()
+	if err := s.remember(context.WithoutCancel(ctx), &c, name, proxy); err != nil {
+		return c, err
+	}
+	c.NotAsked = slices.Concat(notAsked[:]...)
+	if proxy != "" {
+		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
+	}
+	since := c.Since()
+	var cut []string
+	c.Changes, cut = s.touching(name, c.Spec, since)
+	c.HistoryRead, c.NotAsked = len(cut) == 0, append(c.NotAsked, cut...)
+	if !since.IsZero() && proxy == "" {
+		c.Requests, c.Lost = s.lost(name, since)
+	}
+	return c, nil
+}
+
+// remember fills in what is in memory.
+func (s *server) remember(ctx context.Context, c *diagnose.Case, name, proxy string) error {
 	sp := s.withImports()
 	u, ok := sp.Upstream(name)
 	if !ok {
-		return c, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: name}))
+		return failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: name}))
 	}
-	c = diagnose.Case{At: time.Now(), Upstream: name, Spec: u, Views: s.Seen.Views(name, true), Known: s.Catalog.Entry(u.Key(name))}
-	if proxy != "" {
-		c.Views = slices.DeleteFunc(c.Views, func(v fleet.View) bool { return v.Proxy != proxy })
-	}
+	of := func(id string) bool { return proxy == "" || id == proxy }
+	c.At, c.Upstream, c.Spec, c.Known = time.Now(), name, u, s.Catalog.Entry(u.Key(name))
+	c.Views = slices.DeleteFunc(s.Seen.Views(name, true), func(v fleet.View) bool { return !of(v.Proxy) })
 	c.Health, _ = s.Health.HealthBy(name, c.Views)
 	c.Endpoints, c.Problems, _ = s.Publisher.Endpoints(name)
 	if c.Known.Service != nil {
@@ -218,39 +246,24 @@ func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Cas
 	if proxy == "" {
 		c.Failures, c.Reasons = s.Seen.Failures(name)
 	} else if c.Health.Seen != nil {
-		c.Health.Seen.Requests, c.Health.Seen.Failed = 0, 0
-		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
+		c.Health.Seen.Requests, c.Health.Seen.Failed = 0, 0 // of all proxies together
 	}
-	c.Groups = groupsOf(sp, name)
+	c.Groups, c.Streams, c.Members = groupsOf(sp, name), nil, nil
 	for _, st := range s.Fleet.Streams(ctx) {
-		if slices.Contains(c.Groups, st.Group) && (proxy == "" || st.ID == proxy) {
+		if slices.Contains(c.Groups, st.Group) && of(st.ID) {
 			c.Streams = append(c.Streams, st)
 		}
 	}
 	for _, m := range s.Seen.Proxies() {
-		if slices.Contains(c.Groups, m.Group) && (proxy == "" || m.ID == proxy) {
+		if slices.Contains(c.Groups, m.Group) && of(m.ID) {
 			c.Members = append(c.Members, m)
 		}
 	}
 	if proxy != "" && len(c.Members) == 0 {
-		return c, newError(http.StatusNotFound, fmt.Sprintf("no proxy %q reaches upstream %s; wellspring proxies lists them", proxy, name))
+		return newError(http.StatusNotFound, fmt.Sprintf("no proxy %q reaches upstream %s; wellspring proxies lists them", proxy, name))
 	}
 	c.Refused = s.Fleet.Refused()
-
-	var wg sync.WaitGroup
-	var notAsked [4][]string
-	since := c.Since()
-	wg.Go(func() { c.Events, notAsked[0] = s.happened(ctx, c.Health.Service, name) })
-	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, name, c.Streams, c.Health.Seen) })
-	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, u, c.Endpoints, c.Views) })
-	wg.Go(func() { c.Changes, notAsked[3] = s.touching(ctx, name, u, since) })
-	wg.Wait()
-	c.NotAsked = append(c.NotAsked, slices.Concat(notAsked[:]...)...)
-	c.HistoryRead = len(notAsked[3]) == 0
-	if !since.IsZero() && proxy == "" {
-		c.Requests, c.Lost = s.lost(name, since)
-	}
-	return c, nil
+	return nil
 }
 
 func groupsOf(sp *spec.Spec, upstream string) (out []string) {
@@ -415,7 +428,7 @@ func (s *server) lost(name string, since time.Time) (requests, lost uint64) {
 
 // touching are the revisions that touch an upstream's road, from a while before something
 // began until shortly after, oldest first; and what of history could not be looked at.
-func (s *server) touching(ctx context.Context, name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, notAsked []string) {
+func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, notAsked []string) {
 	if since.IsZero() {
 		return nil, nil
 	}
@@ -435,7 +448,7 @@ func (s *server) touching(ctx context.Context, name string, u *spec.Upstream, si
 			if r.Time.After(since.Add(touchedAfter)) {
 				continue
 			}
-			if n++; n > maxTouching || ctx.Err() != nil {
+			if n++; n > maxTouching {
 				return out, said(fmt.Sprintf("only the %d newest of them", n-1))
 			}
 			fields, err := s.fieldsOf(r, name, u)

@@ -161,7 +161,7 @@ func Explain(c Case) Explanation {
 				continue
 			}
 			for _, code := range append([]Code{x.code}, x.shows...) {
-				if s, ok := c.shown[code]; ok && (code == x.code || s.Strength >= Likely && f.Strength >= Likely) {
+				if s, ok := c.shown[code]; ok && (code == x.code || f.Strength >= Likely) {
 					f = both(f, s)
 					merged[code] = true
 				}
@@ -173,6 +173,9 @@ func Explain(c Case) Explanation {
 	}
 	for code, f := range c.shown {
 		if !merged[code] {
+			if code == A1 || code == A2 { // it was told so, and we would know of whom
+				f.Strength = min(f.Strength, Likely)
+			}
 			found[code] = f
 		}
 	}

@@ -145,7 +145,7 @@ func TestCases(t *testing.T) {
 			c.Endpoints[0].Health = model.Unhealthy
 			c.Health.State = health.Degraded
 		}, "A2 possible"},
-		{"a node is lost", func(c *Case) { c.unhealthy(model.Unhealthy, "serfHealth") }, "A3 likely"},
+		{"a node is lost", func(c *Case) { c.unhealthy(model.Unhealthy, "serfHealth") }, "A3 likely !A2"},
 		{"maintenance of the node", func(c *Case) { c.unhealthy(model.Draining, "_node_maintenance") }, "A4 likely"},
 		{"maintenance of the service", func(c *Case) { c.unhealthy(model.Draining, "_service_maintenance:web") }, "A4 likely"},
 		{"drained", func(c *Case) { c.unhealthy(model.Draining, "") }, "H8 likely"},
@@ -241,6 +241,11 @@ func TestCases(t *testing.T) {
 		{"another protocol", func(c *Case) { c.out(0, 1); c.probed(probe.OtherWords, "EOF", true) }, "H6 likely"},
 		{"refused", func(c *Case) { c.out(0, 1); c.probed(probe.Refused, "refused", true) }, "H3 likely"},
 		{"refused here, used there", func(c *Case) { c.probed(probe.Refused, "refused", true) }, ""},
+		{"refused here, used there, and slow", func(c *Case) {
+			c.failed("UT", 100)
+			c.Spec.HealthChecks = []spec.HealthCheck{{HTTP: &spec.HTTPCheck{Path: "/"}}}
+			c.probed(probe.Refused, "refused", true)
+		}, "F2 certain !H3"},
 		{"refused, unchecked", func(c *Case) { c.failed("UF", 100); c.probed(probe.Refused, "refused", false) }, "E1 likely"},
 		{"slow, unchecked", func(c *Case) { c.failed("UF", 100); c.probed(probe.TimedOut, "late", false) }, "E2 likely"},
 		{"no way", func(c *Case) { c.failed("UF", 100); c.probed(probe.Unreachable, "no route", false) }, "E3 likely"},
@@ -260,6 +265,7 @@ func TestCases(t *testing.T) {
 		}, ""},
 		{"one client of many", func(c *Case) { c.failed("UO", 2) }, "F1 possible"},
 		{"one in a thousand", func(c *Case) { c.failed("UO", 9) }, "F1 possible"},
+		{"two of two", func(c *Case) { c.Health.Seen.Requests = 2; c.failed("UT", 2) }, "F2 possible"},
 		{"timeouts, with retries", func(c *Case) { c.failed("URX,UT", 100) }, "F2 certain"},
 		{"closed", func(c *Case) { c.failed("UC", 100) }, "E5 certain"},
 		{"a revision of a route", func(c *Case) {
@@ -279,7 +285,7 @@ func TestCases(t *testing.T) {
 			well := event(model.EventUpstreamState, "catalog", 6*minute+4*time.Second)
 			well.To = "healthy"
 			c.Events = []model.Event{well}
-		}, "A1 likely"},
+		}, "A1 likely !K1"},
 		{"a revision of before", func(c *Case) {
 			c.empties(model.Absent)
 			c.Changes = []Edit{{Revision: 41, Time: now.Add(-8 * minute)}}
@@ -317,6 +323,11 @@ func TestCases(t *testing.T) {
 			}
 		}
 		text := strings.Join(got, ", ")
+		want, not, _ := strings.Cut(x.want, " !")
+		if not != "" && strings.Contains(text, not) {
+			t.Errorf("%s: found %q, and %s is not there", x.name, text, not)
+		}
+		x.want = want
 		if text != x.want && (x.want == "" || !strings.HasPrefix(text, x.want+", ")) {
 			t.Errorf("%s: found %q, want %q", x.name, text, x.want)
 		}
@@ -450,6 +461,14 @@ func TestSeveralEnvoys(t *testing.T) {
 		c.asked(e)
 		c.Asked[i].Proxy, c.Asked[i].Zone = fmt.Sprintf("edge-%d", i), []string{"a", "b", "b"}[i]
 	}
+	c.asked(envoy(nil)) // without a host: it rules nothing out of those that have some
+	c.Asked[3].Proxy = "edge-4"
+	for _, r := range c.ask() {
+		if r.Code == A1 {
+			t.Errorf("three of four rule out A1, and it is ruled out: %s", r.By)
+		}
+	}
+	c.Asked = c.Asked[:3]
 	c.NotAsked = []string{"proxy edge-3: no answer"}
 	e := Explain(*c)
 	i := -1

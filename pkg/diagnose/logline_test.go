@@ -22,7 +22,7 @@ func TestParseLogLine(t *testing.T) {
 			"503 URX,UF    POST shop.example:8080 /",
 		},
 		{
-			`[2026-07-01T14:03:12.001Z] "GET /cart HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 0 - "-" "curl/8.5.0" "5d3f" "catalog:80" "-" outbound|80||catalog.shop.svc.cluster.local - 10.4.0.1:80 10.3.0.9:51234 - default`,
+			`[2026-07-01T14:03:12.001Z] "GET /cart HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 0 - "-" "curl/8.5.0" "5d3f" "catalog:80" "-" outbound|80||catalog.shop.svc.cluster.local [fd00::1]:4711 [fd00::2]:80 [fd00::3]:51234 - default`,
 			"503 UH no_healthy_upstream outbound|80||catalog.shop.svc.cluster.local default GET catalog:80 /cart",
 		},
 		{

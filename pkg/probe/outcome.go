@@ -9,8 +9,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-
-	"github.com/wellspring-xds/wellspring/pkg/outbound"
 )
 
 // answerError is an answer that a check does not expect.
@@ -53,15 +51,13 @@ func sort(says string, err error) (Outcome, string) {
 		return Passes, says
 	case errors.As(err, &answer):
 		return Unexpected, text
-	case errors.Is(err, outbound.ErrRefused):
-		return NotTried, text
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused, "connection refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return Unreachable, "no route to host"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return TimedOut, "no answer in time"
-	case errors.As(err, &dial): // of our own: no file left, no address
+	case errors.As(err, &dial): // of our own: not allowed, no file left
 		return NotTried, text
 	case errors.As(err, &record):
 		return OtherWords, "what answers does not speak TLS"

@@ -5,8 +5,8 @@
 //	Target ─► connect ─► TLS ─► check (HTTP, gRPC, bytes) ─► Result: where it ended, and why
 //
 // Decisions:
-//   - Only addresses that the caller takes from a catalog are dialled, over the dialer of
-//     pkg/outbound: never a link-local address, never one of our own listeners, and
+//   - Only addresses that the caller takes from a catalog are dialled, over the dialer that
+//     is given (pkg/outbound's): never a link-local address, never one of our own listeners, and
 //     loopback where the configuration says so: an endpoint on 127.0.0.1 is another one
 //     here than at a proxy.
 //   - What is seen from here need not be what a proxy sees. A result is evidence, and by
