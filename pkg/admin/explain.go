@@ -206,7 +206,7 @@ func (s *server) gather(ctx context.Context, name, proxy string) (c diagnose.Cas
 	wg.Go(func() { c.Asked, notAsked[1] = s.askEnvoys(ctx, name, c.Streams, c.Health.Seen) })
 	wg.Go(func() { c.Probes, notAsked[2] = s.probe(ctx, name, c.Spec, c.Endpoints, c.Views) })
 	wg.Wait()
-	if err := s.remember(context.WithoutCancel(ctx), &c, name, proxy); err != nil {
+	if err := s.remember(ctx, &c, name, proxy); err != nil {
 		return c, err
 	}
 	c.NotAsked = slices.Concat(notAsked[:]...)
