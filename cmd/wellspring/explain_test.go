@@ -150,15 +150,20 @@ spec: {listeners: [edge, other]}
 	// what README shows
 	control.apply("kind: Upstream\nname: cart\nspec: {endpoints: []}\n")
 	var asks sync.WaitGroup
-	asking, enough := context.WithCancel(t.Context())
+	enough := make(chan struct{})
 	asks.Go(func() {
-		for asking.Err() == nil {
+		for {
+			select {
+			case <-enough:
+				return
+			default:
+			}
 			visitAs(t, edge, "shop.example", "/cart", "x-user", "anna")
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
 	defer asks.Wait()
-	defer enough()
+	defer close(enough)
 	within(t, 6*time.Second, "as README shows it", func() string {
 		readme, err := os.ReadFile("../../README.md")
 		if err != nil {
