@@ -1,7 +1,6 @@
 package diagnose
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -148,12 +147,32 @@ func Explain(c Case) Explanation {
 	}
 	e.Proxies = c.worst()
 	e.Says = c.says(e.Proxies)
-	ruled := c.ask()
-	found := map[Code]Finding{}
-	merged := map[Code]bool{} // what Envoys show, and a finding of the case tells
+	found, ruled := c.find()
+	for _, x := range catalogue {
+		if f, ok := found[x.Code]; ok {
+			e.Findings = append(e.Findings, f)
+		}
+	}
+	rank(e.Findings)
+	e.RuledOut = append(e.RuledOut, ruled...)
+	if !e.Since.IsZero() && e.Found() {
+		e.Changes, e.Events = append(e.Changes, c.changedBefore(e.Since)...), append(e.Events, c.happenedBefore(e.Since)...)
+	}
+	return e
+}
+
+// find runs the checks, and joins what they find with what Envoys show. A cause is ruled
+// out where no check finds it, and one of the case, or every Envoy that was asked, says why.
+func (c *Case) find() (found map[Code]Finding, ruledOut []Ruled) {
+	byEnvoys := c.ask()
+	found = map[Code]Finding{}
+	by := map[Code]string{}
+	told := map[Code]bool{} // what Envoys show, and a finding of the case tells
 	for _, x := range caseChecks {
-		claim, by := x.run(&c)
+		claim, why := x.run(c)
 		switch {
+		case claim == nil && why != "":
+			by[x.code] = why
 		case claim != nil:
 			f := claim.finding(x.code)
 			if before, twice := found[x.code]; twice {
@@ -162,44 +181,35 @@ func Explain(c Case) Explanation {
 			}
 			for _, code := range append([]Code{x.code}, x.shows...) {
 				if s, ok := c.shown[code]; ok && (code == x.code || f.Strength >= Likely) {
-					f = both(f, s)
-					merged[code] = true
+					f, told[code] = both(f, s), true
 				}
 			}
 			found[x.code] = f
-		case by != "":
-			e.RuledOut = append(e.RuledOut, Ruled{x.code, by})
 		}
 	}
 	for code, f := range c.shown {
-		if !merged[code] {
-			if code == A1 || code == A2 { // it was told so, and we would know of whom
-				f.Strength = min(f.Strength, Likely)
-			}
-			found[code] = f
+		if told[code] {
+			continue
 		}
-	}
-	for _, x := range catalogue {
-		if f, ok := found[x.Code]; ok {
-			e.Findings = append(e.Findings, f)
+		if code == A1 || code == A2 { // it was told so, and we would know of whom
+			f.Strength = min(f.Strength, Likely)
 		}
+		found[code] = f
 	}
-	rank(e.Findings)
-	for _, r := range ruled {
+	for _, r := range byEnvoys {
 		if len(c.Asked) < len(c.Streams) {
 			r.By += fmt.Sprintf(" (at the %d of %d proxies that were asked)", len(c.Asked), len(c.Streams))
 		}
-		_, is := found[r.Code]
-		if !is && !slices.ContainsFunc(e.RuledOut, func(x Ruled) bool { return x.Code == r.Code }) {
-			e.RuledOut = append(e.RuledOut, r)
+		if by[r.Code] == "" {
+			by[r.Code] = r.By
 		}
 	}
-	e.RuledOut = slices.DeleteFunc(e.RuledOut, func(r Ruled) bool { _, is := found[r.Code]; return is })
-	slices.SortStableFunc(e.RuledOut, func(a, b Ruled) int { return cmp.Compare(order(a.Code), order(b.Code)) })
-	if !e.Since.IsZero() && e.Found() {
-		e.Changes, e.Events = append(e.Changes, c.changedBefore(e.Since)...), append(e.Events, c.happenedBefore(e.Since)...)
+	for _, x := range catalogue {
+		if _, is := found[x.Code]; !is && by[x.Code] != "" {
+			ruledOut = append(ruledOut, Ruled{x.Code, by[x.Code]})
+		}
 	}
-	return e
+	return found, ruledOut
 }
 
 // and joins two findings of one cause: the better proved says what it is.
@@ -272,8 +282,7 @@ func (f Finding) with(o Finding, a *Asked, of int) Finding {
 	return f
 }
 
-// worst are the proxies that have it worst, by what they report, or else by what they
-// answered.
+// worst are the proxies that have it worst, by what they report.
 func (c *Case) worst() *Reach {
 	p := c.Health.Seen.Worst()
 	if p == nil {

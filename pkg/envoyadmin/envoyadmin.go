@@ -5,11 +5,13 @@ package envoyadmin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,7 +137,11 @@ func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask Envoy's admin: %w", err)
+		var of *url.Error
+		if errors.As(err, &of) {
+			err = of.Err // its URL is our own, and long
+		}
+		return nil, fmt.Errorf("ask Envoy's admin: GET %s: %w", strings.SplitN(path, "?", 2)[0], err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
