@@ -147,7 +147,36 @@ spec: {listeners: [edge, other]}
 		t.Errorf("names: exit %d: %s", code, out)
 	}
 
-	// what README shows
+	asReadme(t, control, edge)
+
+	// lines that a real Envoy wrote
+	b.Kill()
+	for _, name := range []string{"ours", "default", "istio"} {
+		within(t, 12*time.Second, "a line of the log "+name, func() string {
+			get("/catalog")
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				return err.Error()
+			}
+			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+			last := lines[len(lines)-1]
+			cmd := exec.CommandContext(t.Context(), binary(t), "--server", control.Admin, "explain", "--log", "-")
+			cmd.Stdin = strings.NewReader("older\n" + last + "\n")
+			out, _ := cmd.Output()
+			for _, w := range []string{"upstream catalog:", "log: status 503, flag U", "CAUSE H3"} {
+				if !strings.Contains(string(out), w) {
+					return fmt.Sprintf("no %q of %s:\n%s", w, last, out)
+				}
+			}
+			return ""
+		})
+	}
+}
+
+// asReadme takes the endpoints of cart away, while somebody asks for it, and wants what
+// README shows of that.
+func asReadme(t *testing.T, control *controlPlane, edge string) {
+	t.Helper()
 	control.apply("kind: Upstream\nname: cart\nspec: {endpoints: []}\n")
 	var asks sync.WaitGroup
 	enough := make(chan struct{})
@@ -177,29 +206,6 @@ spec: {listeners: [edge, other]}
 		}
 		return ""
 	})
-
-	// lines that a real Envoy wrote
-	b.Kill()
-	for _, name := range []string{"ours", "default", "istio"} {
-		within(t, 12*time.Second, "a line of the log "+name, func() string {
-			get("/catalog")
-			text, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				return err.Error()
-			}
-			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-			last := lines[len(lines)-1]
-			cmd := exec.CommandContext(t.Context(), binary(t), "--server", control.Admin, "explain", "--log", "-")
-			cmd.Stdin = strings.NewReader("older\n" + last + "\n")
-			out, _ := cmd.Output()
-			for _, w := range []string{"upstream catalog:", "log: status 503, flag U", "CAUSE H3"} {
-				if !strings.Contains(string(out), w) {
-					return fmt.Sprintf("no %q of %s:\n%s", w, last, out)
-				}
-			}
-			return ""
-		})
-	}
 }
 
 // visitAs is the status of a request for a host; 0 is none.
