@@ -242,7 +242,7 @@ func (s *server) probe(ctx context.Context, name string, u *spec.Upstream, endpo
 	results := s.Prober.Try(ctx, t)
 	for _, r := range results {
 		if r.Outcome == probe.NotTried {
-			return results, []string{"endpoints themselves: " + r.Says + "; see probe.loopback"}
+			return results, []string{"endpoints themselves: " + r.Says}
 		}
 	}
 	return results, nil

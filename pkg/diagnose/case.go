@@ -300,7 +300,7 @@ func (c *Case) meetsNobody() bool {
 // fails tells whether requests fail, or could.
 func (c *Case) fails() bool {
 	s := c.Health.Seen
-	return c.Health.State.Worse(health.Degraded) || c.meetsNobody() || s != nil && (s.Panicking != nil || s.Overflow != nil || s.Failed >= leastFailed && s.Failed*noise >= s.Requests)
+	return c.Health.State.Worse(health.Degraded) || c.meetsNobody() || s != nil && (s.Panicking != nil || s.Overflow != nil || s.Failing())
 }
 
 // says is the first line.

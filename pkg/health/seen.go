@@ -35,9 +35,9 @@ type Seen struct {
 	spare    int
 }
 
-// failing tells whether so many requests fail that it is not one client's fault: three,
+// Failing tells whether so many requests fail that it is not one client's fault: three,
 // and one in a hundred.
-func (s Seen) failing() bool { return s.Failed >= 3 && s.Failed*100 >= s.Requests }
+func (s Seen) Failing() bool { return s.Failed >= 3 && s.Failed*100 >= s.Requests }
 
 // Part of the proxies that report.
 type Part struct {
@@ -117,7 +117,7 @@ func (x *sight) add(v fleet.View) {
 func (x *sight) seen(proxies int) Seen {
 	s := x.sum
 	s.Proxies, s.Members = proxies, max(0, s.Members)
-	for _, p := range []*Part{s.Panicking, s.Dead, s.Nobody, s.Fewer, s.Warming, s.Overflow, s.NoneMet, s.Unserved} {
+	for _, p := range s.parts() {
 		if p != nil {
 			in := 0
 			for _, z := range p.Zones {
@@ -129,12 +129,17 @@ func (x *sight) seen(proxies int) Seen {
 	return s
 }
 
+// parts are all that some proxies see, the worst first; nil is nobody.
+func (s *Seen) parts() []*Part {
+	return []*Part{s.Unserved, s.Nobody, s.Dead, s.NoneMet, s.Panicking, s.Overflow, s.Fewer, s.Warming}
+}
+
 // Worst is the part of the proxies that has it worst; nil where nobody complains.
 func (s *Seen) Worst() *Part {
 	if s == nil {
 		return nil
 	}
-	for _, p := range []*Part{s.Unserved, s.Nobody, s.Dead, s.NoneMet, s.Panicking, s.Overflow, s.Fewer, s.Warming} {
+	for _, p := range s.parts() {
 		if p != nil {
 			return p
 		}
@@ -237,7 +242,7 @@ func Join(u *spec.Upstream, h Upstream, s Seen) Upstream {
 		return fmt.Sprintf("%d of %d usable, %d are healthy by source %s", p.Healthy, p.Members, h.Counts.Healthy, h.Service.Source)
 	})
 	worse(Degraded, s.Overflow, func(*Part) string { return "requests met a limit (503 UO) in the last minute" })
-	if s.failing() && !h.State.Worse(Degraded) && h.decided == nil {
+	if s.Failing() && !h.State.Worse(Degraded) && h.decided == nil {
 		h.State, h.Why = Degraded, fmt.Sprintf("%d of %d requests failed lately: wellspring health %s --trend", s.Failed, max(s.Failed, s.Requests), h.Name)
 	}
 	worse(Hidden, s.Panicking, func(p *Part) string {

@@ -60,7 +60,7 @@ func (p Policy) allows(address string) error {
 	case ip.IsLinkLocalUnicast(), ip.IsMulticast(), ip.IsUnspecified():
 		return fmt.Errorf("%w %s: a link-local, multicast or unspecified address", ErrRefused, address)
 	case ip.IsLoopback() && !p.Loopback:
-		return fmt.Errorf("%w %s: an address of this machine, which the configuration does not allow", ErrRefused, address)
+		return fmt.Errorf("%w %s: an address of this machine, which the configuration does not allow (allowLoopback)", ErrRefused, address)
 	case slices.Contains(p.OwnPorts, ap.Port()) && ofThisMachine(ip):
 		return fmt.Errorf("%w %s: a listener of our own", ErrRefused, address)
 	}
