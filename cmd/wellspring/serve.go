@@ -33,6 +33,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/evidence"
 	"github.com/wellspring-xds/wellspring/pkg/files"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/freshness"
@@ -189,11 +190,17 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		After: c.Notify.After.D(), Clear: c.Notify.Clear.D(),
 	})
 
-	// 7. what operators ask
+	// 7. why requests fail
+	gatherer := evidence.New(evidence.Config{
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded,
+		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
+	})
+
+	// 8. what operators ask
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Freshness: fresh.Status, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
-		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
+		Admins: admins, Evidence: gatherer,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
 	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics(), fresh)
@@ -255,7 +262,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 }
 
 // prober tries endpoints; nil where it is switched off.
-func prober(c probeConfig, ownPorts []uint16) admin.Prober {
+func prober(c probeConfig, ownPorts []uint16) evidence.Prober {
 	if !c.Enabled {
 		return nil
 	}

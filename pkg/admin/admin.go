@@ -21,7 +21,6 @@ package admin
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -104,13 +103,10 @@ type Config struct {
 	// Freshness is how fresh a source is by its canary, nil where it has none; nil is none
 	// anywhere.
 	Freshness func(source string) *freshness.Status
-	// Admins says which Envoys may be asked.
-	Admins envoyadmin.Policy
-	// Prober tries endpoints from here; nil tries none. ClientTLS is what is spoken to an
-	// upstream's, nil for none, or why it cannot be spoken from here.
-	Prober    Prober
-	ClientTLS func(upstream string) (*tls.Config, error)
-	Metrics   http.Handler
+	// Admins says which Envoys may be asked, Evidence asks all that is known of an upstream.
+	Admins   envoyadmin.Policy
+	Evidence Evidence
+	Metrics  http.Handler
 	// Profiles serves Go's profiles of this process to writers.
 	Profiles bool
 	Version  Version
@@ -126,10 +122,7 @@ type Version struct {
 	Commit  string `json:"commit,omitempty"`
 }
 
-type server struct {
-	Config
-	admins chan struct{} // those that are asked for all that they hold
-}
+type server struct{ Config }
 
 // maxBody is a request's; a text of documents may have 16 MiB.
 const maxBody = spec.MaxText + 1<<10
@@ -142,13 +135,10 @@ func New(cfg Config) http.Handler {
 	if cfg.Validate == nil {
 		cfg.Validate = func(_, _ *spec.Spec) (faults, warnings spec.Faults) { return nil, nil }
 	}
-	if cfg.ClientTLS == nil {
-		cfg.ClientTLS = func(string) (*tls.Config, error) { return nil, nil }
-	}
 	if cfg.Certificates == nil {
 		cfg.Certificates = func() []model.Certificate { return nil }
 	}
-	s := &server{cfg, make(chan struct{}, adminsAtOnce)}
+	s := &server{cfg}
 	mux := http.NewServeMux()
 	hc := huma.DefaultConfig("Wellspring", cfg.Version.Version)
 	hc.DocsPath, hc.SchemasPath = "", ""

@@ -26,6 +26,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/evidence"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -128,10 +129,11 @@ func newWorld(t *testing.T, documents ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	gatherer := evidence.New(evidence.Config{Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Events: w.events, Recorded: recorded})
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
 	w.config = admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Recorded: recorded, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{},
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Recorded: recorded, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{}, Evidence: gatherer,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
 		Certificates: func() []model.Certificate {
 			return []model.Certificate{

@@ -137,15 +137,7 @@ func (s *server) withImports() *spec.Spec { return s.importedInto(s.Store.State(
 
 // importedInto is a Spec with what is imported now.
 func (s *server) importedInto(documents *spec.Spec) *spec.Spec {
-	published := s.Publisher.Spec()
-	var keys []model.ServiceKey
-	for _, d := range published.Documents(spec.KindUpstream) {
-		if u, ok := d.Body.(*spec.Upstream); ok && d.Imported {
-			keys = append(keys, u.Key(d.Name))
-		}
-	}
-	out, _ := documents.WithImports(keys, published, nil)
-	return out
+	return documents.WithImportsOf(s.Publisher.Spec())
 }
 
 func item(d *spec.Document, h *health.Upstream) Item {

@@ -12,13 +12,13 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/health"
-	"github.com/wellspring-xds/wellspring/pkg/probe"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
-// Prober tries endpoints from here.
-type Prober interface {
-	Try(ctx context.Context, t probe.Target) []probe.Result
+// Evidence gathers what is known of an upstream.
+type Evidence interface {
+	// Ask gathers all that can be known, or what one proxy has of it.
+	Ask(ctx context.Context, upstream, proxy string) (diagnose.Case, error)
 }
 
 type (
@@ -37,8 +37,6 @@ type (
 func (s *server) explain(api huma.API) {
 	huma.Register(api, operation("explain", http.MethodGet, "/v1/explain", "Why requests to an upstream fail, or soon will", 400, 404),
 		func(ctx context.Context, in *explainIn) (*explainOut, error) {
-			ctx, cancel := context.WithTimeout(ctx, gatherAll)
-			defer cancel()
 			a, line, err := s.asking(in)
 			if err != nil {
 				return nil, err
@@ -90,9 +88,12 @@ func (s *server) asking(in *explainIn) (a spec.Asking, l *diagnose.LogLine, err 
 // answer explains an upstream, or the one of those on a request's way that does worst.
 func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking, l *diagnose.LogLine) (diagnose.Explanation, error) {
 	if in.Upstream != "" {
-		c, err := s.gather(ctx, in.Upstream, in.Proxy)
+		if _, ok := s.withImports().Upstream(in.Upstream); !ok {
+			return diagnose.Explanation{}, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Upstream}))
+		}
+		c, err := s.Evidence.Ask(ctx, in.Upstream, in.Proxy)
 		if err != nil {
-			return diagnose.Explanation{}, err
+			return diagnose.Explanation{}, failed(err)
 		}
 		return diagnose.Explain(c), nil
 	}
@@ -107,9 +108,9 @@ func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking, l *di
 		}
 		return diagnose.NoWay(ways, a, time.Now()), nil
 	}
-	c, err := s.gather(ctx, worst, in.Proxy)
+	c, err := s.Evidence.Ask(ctx, worst, in.Proxy)
 	if err != nil {
-		return diagnose.Explanation{}, err
+		return diagnose.Explanation{}, failed(err)
 	}
 	e := diagnose.Explain(c).Sibling(well)
 	for _, w := range ways {

@@ -180,3 +180,15 @@ func unhex(b byte) byte {
 	}
 	return b - 'a' + 10
 }
+
+// WithImportsOf is a Spec with what another one imports.
+func (s *Spec) WithImportsOf(published *Spec) *Spec {
+	var keys []model.ServiceKey
+	for _, d := range published.Documents(KindUpstream) {
+		if u, ok := d.Body.(*Upstream); ok && d.Imported {
+			keys = append(keys, u.Key(d.Name))
+		}
+	}
+	out, _ := s.WithImports(keys, published, nil)
+	return out
+}

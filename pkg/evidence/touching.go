@@ -1,4 +1,4 @@
-package admin
+package evidence
 
 import (
 	"bytes"
@@ -24,13 +24,13 @@ const (
 
 // touching are the revisions that touch an upstream's road, from a while before something
 // began until shortly after, oldest first; and what of history could not be looked at.
-func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, notAsked []string) {
+func (g *Gatherer) touching(name string, u *spec.Upstream, since time.Time) (out []diagnose.Edit, notAsked []string) {
 	if since.IsZero() {
 		return nil, nil
 	}
 	said := func(why string) []string { return []string{"revisions before it began: " + why} }
 	for before, n := uint64(0), 0; ; {
-		page, _, err := s.Store.Revisions(before, revisionsAtOnce)
+		page, _, err := g.Store.Revisions(before, revisionsAtOnce)
 		switch {
 		case err != nil:
 			return out, said(err.Error())
@@ -47,12 +47,12 @@ func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out [
 			if n++; n > maxTouching {
 				return out, said(fmt.Sprintf("only the %d newest of them", n-1))
 			}
-			fields, err := s.fieldsOf(r, name, u)
+			fields, err := g.fieldsOf(r, name, u)
 			if err != nil {
 				return out, said(err.Error())
 			}
 			if len(fields) > 0 {
-				newest := s.Store.State().Revision == r.Number
+				newest := g.Store.State().Revision == r.Number
 				out = slices.Insert(out, 0, diagnose.Edit{Revision: r.Number, Time: r.Time, Author: r.Author, Message: r.Message, Fields: fields, Newest: newest})
 			}
 		}
@@ -61,10 +61,10 @@ func (s *server) touching(name string, u *spec.Upstream, since time.Time) (out [
 }
 
 // fieldsOf lists what a revision changed on the road to an upstream, as paths.
-func (s *server) fieldsOf(r store.Revision, name string, u *spec.Upstream) (fields []string, err error) {
+func (g *Gatherer) fieldsOf(r store.Revision, name string, u *spec.Upstream) (fields []string, err error) {
 	key := u.Key(name)
 	quoted := []byte(`"` + name + `"`)
-	edits, err := s.Store.Differences(r, func(ref spec.Ref) bool {
+	edits, err := g.Store.Differences(r, func(ref spec.Ref) bool {
 		switch ref.Kind {
 		case spec.KindUpstream:
 			return ref.Name == name

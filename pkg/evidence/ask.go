@@ -1,0 +1,122 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
+	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// askEnvoys asks the admins of some proxies for all that they hold, first of those that
+// have it worst, and for their counters twice.
+func (g *Gatherer) askEnvoys(ctx context.Context, upstream string, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
+	who := worstFirst(streams, seen)
+	all, errs := make([]*diagnose.Asked, len(who)), make([]error, len(who))
+	var wg sync.WaitGroup
+	for i, p := range who {
+		wg.Go(func() { all[i], errs[i] = g.askEnvoy(ctx, p, upstream) })
+	}
+	wg.Wait()
+	for i, p := range who {
+		if errs[i] != nil {
+			notAsked = append(notAsked, fmt.Sprintf("proxy %s: %v", p.ID, errs[i]))
+			continue
+		}
+		out = append(out, *all[i])
+	}
+	if n := len(streams) - len(who); n > 0 {
+		notAsked = append(notAsked, fmt.Sprintf("%d more proxies: %d were asked, and all that report are counted", n, len(who)))
+	}
+	return out, notAsked
+}
+
+// worstFirst picks whom to ask: those that have it worst, then one of each zone.
+func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
+	bad := map[string]bool{}
+	if p := seen.Worst(); p != nil {
+		for _, id := range p.Some {
+			bad[id] = true
+		}
+	}
+	taken, zones := map[string]bool{}, map[string]bool{}
+	take := func(want func(model.Stream) bool, most int) {
+		for _, st := range streams {
+			if len(out) < most && !taken[st.ID] && !strings.HasPrefix(st.Agent, "gRPC") && want(st) {
+				taken[st.ID], zones[st.Locality.Zone] = true, true
+				out = append(out, st.Proxy)
+			}
+		}
+	}
+	take(func(st model.Stream) bool { return bad[st.ID] }, explained/2)
+	take(func(st model.Stream) bool { return !zones[st.Locality.Zone] }, explained)
+	take(func(model.Stream) bool { return true }, explained/2)
+	return out
+}
+
+func (g *Gatherer) askEnvoy(ctx context.Context, p model.Proxy, upstream string) (*diagnose.Asked, error) {
+	client, err := g.Admins.Client(p)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case g.admins <- struct{}{}:
+		defer func() { <-g.admins }()
+	case <-ctx.Done():
+		return nil, errors.New("too many ask at once")
+	}
+	a := &diagnose.Asked{Proxy: p.ID, Zone: p.Locality.Zone}
+	if a.Before, err = client.StatsOf(ctx, upstream); err != nil {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(lookApart):
+	}
+	a.Dump, err = client.DumpOf(ctx, upstream)
+	return a, err
+}
+
+// probe tries endpoints from here: first those that a proxy would not use.
+func (g *Gatherer) probe(ctx context.Context, name string, u *spec.Upstream, endpoints []model.Endpoint, views []fleet.View) ([]probe.Result, []string) {
+	if g.Prober == nil {
+		return nil, []string{"endpoints themselves: probes are switched off (probe.enabled)"}
+	}
+	if u.Hostnames() || len(endpoints) == 0 {
+		return nil, nil // what a name is here need not be what it is at a proxy
+	}
+	t := probe.Target{Name: name, Spec: u}
+	var err error
+	if t.TLS, err = g.ClientTLS(name); err != nil {
+		return nil, []string{"endpoints themselves: " + err.Error()}
+	}
+	out := map[string]bool{}
+	for _, v := range views {
+		for _, e := range v.Endpoints {
+			out[e.Address] = out[e.Address] || !e.Healthy
+		}
+	}
+	for _, bad := range []bool{true, false} {
+		for _, e := range endpoints {
+			if out[e.Address] == bad {
+				t.Addresses = append(t.Addresses, e.Address)
+			}
+		}
+	}
+	results := g.Prober.Try(ctx, t)
+	for _, r := range results {
+		if r.Outcome == probe.NotTried {
+			return results, []string{"endpoints themselves: " + r.Says}
+		}
+	}
+	return results, nil
+}

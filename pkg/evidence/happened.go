@@ -1,0 +1,48 @@
+package evidence
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// happened are the events of the last hour that are of an upstream, of its service or its
+// source, oldest first: those in memory and, where that is not an hour long, on disk.
+func (g *Gatherer) happened(ctx context.Context, k model.ServiceKey, upstream string) (out []model.Event, notAsked []string) {
+	from := time.Now().Add(-lastHour)
+	all := g.Events.Last(maxEvents)
+	if len(all) < maxEvents && (len(all) == 0 || all[0].Time.After(from)) { // more is not read from disk either
+		ctx, cancel := context.WithTimeout(ctx, gatherDisk)
+		defer cancel()
+		recorded, err := g.Recorded.Between(ctx, from, time.Time{}, maxEvents)
+		if err != nil {
+			notAsked = append(notAsked, "events before this server began: "+err.Error())
+		} else {
+			all = recorded
+		}
+	}
+	return about(all, k, upstream), notAsked
+}
+
+// about are the events of the last hour that are of an upstream, of its service or its
+// source, or of everything.
+func about(all []model.Event, k model.ServiceKey, upstream string) (out []model.Event) {
+	from := time.Now().Add(-lastHour)
+	source := model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+	for _, e := range all {
+		switch {
+		case e.Time.Before(from), strings.HasPrefix(e.Kind, "finding."): // a finding is no evidence of another
+		case e.Subject.Kind == "Service" && e.Subject.Name == k.String(),
+			e.Subject.Kind == string(spec.KindUpstream) && e.Subject.Name == upstream,
+			e.Subject.Kind == "Source" && e.Subject.Name == source.String(),
+			e.Subject.Kind == "External", strings.HasPrefix(e.Kind, "certificate."):
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+const maxEvents = 10_000
