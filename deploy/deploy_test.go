@@ -319,6 +319,10 @@ kind: Upstream
 name: catalog
 spec: {endpoints: [{address: "127.0.0.1:1"}]}
 ---
+kind: Upstream
+name: nobody
+spec: {endpoints: []}
+---
 kind: Listener
 name: edge
 spec: {address: "127.0.0.1:2", tls: {certificates: [{cert: shop.pem, key: shop-key.pem}]}, tcp: {to: [{upstream: catalog}]}}
@@ -363,7 +367,7 @@ spec: {listeners: [edge]}
 				has[m[1]] = m[2]
 			}
 		}
-		for _, name := range []string{"wellspring_upstream_endpoints", "wellspring_certificate_unreadable"} {
+		for _, name := range []string{"wellspring_upstream_endpoints", "wellspring_certificate_unreadable", "wellspring_findings"} {
 			if _, ok := has[name]; !ok {
 				return errors.New(name + " is not there yet")
 			}

@@ -15,7 +15,7 @@ import (
 )
 
 // noExample are codes that no recording has.
-var noExample = []diagnose.Code{"B6", "E3", "G2", "G4", "H4", "K2", "K3"}
+var noExample = []diagnose.Code{"B6", "E3", "G2", "G4", "H4", "K2", "K3", "W1", "W2", "W4"}
 
 // docs/causes.md is the catalogue, with what `wellspring doctor` says of a real Envoy that
 // had each of these faults, or `wellspring explain` of a real stack (KEEP_LAB of
@@ -44,7 +44,7 @@ func TestCausesPage(t *testing.T) {
 		"| letter | where the request is lost |\n|---|---|\n" +
 		"| A | the registry says that nobody is there |\n| B | the registry cannot be seen |\n| C | Envoy did not get its configuration, or refused it |\n" +
 		"| D | names are not resolved |\n| E | the connection fails |\n| F | capacity |\n| G | routing |\n| H | Envoy's health check says no |\n" +
-		"| K | it began with a change |\n| O | outlier detection |\n| P | the balancer refuses, or hides |\n\n" +
+		"| K | it began with a change |\n| O | outlier detection |\n| P | the balancer refuses, or hides |\n| W | nothing is lost yet: a warning |\n\n" +
 		"Each example is what was said of real programs. `go test ./cmd/wellspring -run\n" +
 		"TestCausesPage -update` writes this page.\n")
 	byCode := func(a, b diagnose.Cause) int {
@@ -97,6 +97,12 @@ func told(e diagnose.Explanation, code diagnose.Code) string {
 		if f.Code == code {
 			fold(&b, "upstream ", e.Upstream+": "+e.Says)
 			showFindings(&b, []diagnose.Finding{f}, true)
+		}
+	}
+	for _, f := range e.Warnings {
+		if f.Code == code {
+			fold(&b, "upstream ", e.Upstream+": "+e.Says)
+			showWarnings(&b, []diagnose.Finding{f}, true)
 		}
 	}
 	return b.String()

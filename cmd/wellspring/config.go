@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wellspring-xds/wellspring/discovery/consul"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
@@ -39,6 +40,7 @@ type config struct {
 	Probe      probeConfig      `json:"probe,omitempty" doc:"trying endpoints from here, where somebody asks why requests fail"`
 	Log        logConfig        `json:"log,omitempty" doc:"the log on stderr"`
 	Notify     notifyConfig     `json:"notify,omitempty" doc:"who is told of an outage"`
+	Hooks      []hookConfig     `json:"hooks,omitempty" doc:"what is done by itself when a cause is found; none unless you write them"`
 	Freshness  freshnessConfig  `json:"freshness,omitempty" doc:"measuring how long a change takes from a source to the proxies"`
 	Sources    []sourceConfig   `json:"sources,omitempty" doc:"registries; --consul ADDR is short for one named consul"`
 }
@@ -89,7 +91,7 @@ type eventsConfig struct {
 type notifyConfig struct {
 	After     spec.Duration    `json:"after,omitempty" default:"30s" minimum:"1s" doc:"for how long an upstream must be hidden, critical or empty before anybody is told"`
 	Clear     spec.Duration    `json:"clear,omitempty" default:"1m" minimum:"1s" doc:"for how long it must be well before that is told"`
-	Loopback  bool             `json:"allowLoopback,omitempty" doc:"receivers may be on this machine"`
+	Loopback  bool             `json:"allowLoopback,omitempty" doc:"receivers, and URLs of hooks, may be on this machine"`
 	Receivers []receiverConfig `json:"receivers,omitempty" doc:"who is told: one message when an outage begins, one when it is over"`
 }
 
@@ -98,6 +100,19 @@ type receiverConfig struct {
 	Form      string `json:"form,omitempty" default:"webhook" enum:"webhook,alertmanager" doc:"webhook: one JSON message for each outage. alertmanager: an alert for each upstream, by its API v2"`
 	URL       string `json:"url" required:"true" doc:"of the webhook, or the base of the Alertmanager"`
 	TokenFile string `json:"tokenFile,omitempty" doc:"file with the bearer token to send"`
+}
+
+// hookConfig is what is done when a cause is found.
+type hookConfig struct {
+	Name      string        `json:"name" required:"true" doc:"as events and the log say it"`
+	Codes     []string      `json:"codes,omitempty" doc:"of the causes that it is for, as docs/causes.md lists them; default all"`
+	Severity  string        `json:"severity,omitempty" default:"critical" enum:"critical,any" doc:"critical: only while requests fail, or would. any: for warnings too"`
+	Command   []string      `json:"command,omitempty" doc:"absolute path of a program, and its arguments; it is started without a shell, as the user of this server, with the finding as JSON on its stdin and WELLSPRING_CODE, _KIND, _NAME and _SEVERITY in its environment"`
+	URL       string        `json:"url,omitempty" doc:"in place of a command: is sent the finding as JSON, by POST"`
+	TokenFile string        `json:"tokenFile,omitempty" doc:"file with the bearer token to send"`
+	Every     spec.Duration `json:"every,omitempty" default:"10m" minimum:"1m" doc:"least time between two runs for one upstream"`
+	PerHour   uint32        `json:"perHour,omitempty" default:"12" minimum:"1" doc:"how often it may run in an hour, for all together"`
+	Timeout   spec.Duration `json:"timeout,omitempty" default:"30s" minimum:"1s" doc:"how long a run may take"`
 }
 
 type freshnessConfig struct {
@@ -335,7 +350,7 @@ func (c *config) check() error {
 	}
 	told := map[string]bool{}
 	for i, r := range c.Notify.Receivers {
-		if u, err := url.Parse(r.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		if !isURL(r.URL) {
 			errs = append(errs, fmt.Errorf("notify.receivers[%d].url: %q is no http:// or https:// URL", i, r.URL))
 		}
 		if told[r.Name] {
@@ -343,6 +358,7 @@ func (c *config) check() error {
 		}
 		told[r.Name] = true
 	}
+	errs = append(errs, c.checkHooks()...)
 	seen := map[string]bool{spec.SourceLocal: true}
 	for i, s := range c.Sources {
 		if seen[s.Name] {
@@ -354,6 +370,39 @@ func (c *config) check() error {
 		return &exitError{exitData, err.Error()}
 	}
 	return nil
+}
+
+// checkHooks finds what is wrong with hooks.
+func (c *config) checkHooks() (errs []error) {
+	names := map[string]bool{}
+	for i, h := range c.Hooks {
+		at := fmt.Sprintf("hooks[%d].", i)
+		if names[h.Name] {
+			errs = append(errs, fmt.Errorf("%sname: %q is taken", at, h.Name))
+		}
+		names[h.Name] = true
+		switch {
+		case (len(h.Command) > 0) == (h.URL != ""):
+			errs = append(errs, fmt.Errorf("%scommand: write a command or a url, one of them", at))
+		case h.URL == "" && !filepath.IsAbs(h.Command[0]):
+			errs = append(errs, fmt.Errorf("%scommand[0]: %q is no absolute path of a program", at, h.Command[0]))
+		case h.URL == "" && h.TokenFile != "":
+			errs = append(errs, fmt.Errorf("%stokenFile: goes with a url", at))
+		case h.URL != "" && !isURL(h.URL):
+			errs = append(errs, fmt.Errorf("%surl: %q is no http:// or https:// URL", at, h.URL))
+		}
+		for j, code := range h.Codes {
+			if _, known := diagnose.CauseOf(diagnose.Code(code)); !known {
+				errs = append(errs, fmt.Errorf("%scodes[%d]: there is no cause %q; docs/causes.md lists them", at, j, code))
+			}
+		}
+	}
+	return errs
+}
+
+func isURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 // Bounds of freshness.interval: each flip is a write to the registry.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
+	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/notify"
@@ -71,6 +72,7 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	admin.NewMetrics(admin.Config{}).Describe(descriptions)
 	notify.New(notify.Config{}).Metrics().Describe(descriptions)
 	freshness.New(freshness.Config{}).Describe(descriptions)
+	findings.New(findings.Config{}).Describe(descriptions)
 	telemetry.New(telemetry.Config{Fleet: fleet.New(fleet.Config{})}).Metrics().Describe(descriptions)
 	close(descriptions)
 	for d := range descriptions {
@@ -81,6 +83,19 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 	for _, name := range regexp.MustCompile("wellspring_[a-z_]+").FindAllString(string(operations), -1) {
 		if !names[name] {
 			t.Errorf("docs/operations.md names the metric %s, which there is not", name)
+		}
+	}
+	for _, start := range []string{"notify:", "hooks:"} {
+		_, text, ok := strings.Cut(string(operations), "```yaml\n"+start)
+		text, _, closed := strings.Cut(text, "```")
+		if !ok || !closed {
+			t.Fatalf("docs/operations.md shows no %s", start)
+		}
+		shown := &config{}
+		if err := spec.DecodeStrict("operations.md", []byte(start+text), shown).Err(); err != nil {
+			t.Error(err)
+		} else if err := shown.check(); err != nil {
+			t.Error(err)
 		}
 	}
 	keys := map[string]bool{"admin.writers": true}

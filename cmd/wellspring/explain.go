@@ -110,6 +110,7 @@ func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
 	if len(e.Findings) == 0 {
 		b.WriteString("nothing was found that speaks against it\n")
 	}
+	showWarnings(&b, e.Warnings, wide)
 	showRuledOut(&b, e.RuledOut, wide)
 	showBefore(&b, e)
 	for i, x := range e.NotAsked {
@@ -121,6 +122,19 @@ func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// showWarnings prints what is no outage yet.
+func showWarnings(b *strings.Builder, all []diagnose.Finding, wide bool) {
+	for _, f := range all {
+		fold(b, "warning     ", fmt.Sprintf("%s %s: %s", f.Code, f.Title, f.Says))
+		if wide {
+			for _, line := range f.Evidence {
+				fold(b, "  evidence  ", line)
+			}
+			fold(b, "  do        ", f.Next)
+		}
+	}
 }
 
 // showRuledOut prints what it is not: one cause of each letter, or all.

@@ -20,10 +20,12 @@ import (
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/examples/backend"
+	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certtest"
 	"github.com/wellspring-xds/wellspring/pkg/consultest"
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
+	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
@@ -31,6 +33,7 @@ import (
 var (
 	labSeed = flag.Uint64("lab.seed", 0, "of the fault lab; 0 draws one")
 	labOnly = flag.String("lab.only", "", "regular expression: only faults whose names match")
+	labOver = flag.Bool("lab.over", false, "wait until the server says by itself that all is over: some minutes")
 	labJSON = flag.String("lab.json", "", "file for the last line of the fault lab")
 )
 
@@ -212,6 +215,64 @@ func (b *bed) well() {
 		}
 		b.lab.t.Logf("%s, before, looked at again: %s: %s", b.name, e.Says, labLine(e))
 		time.Sleep(time.Second)
+	}
+}
+
+// findings are those that the server keeps by itself, of it and of a proxy that leads to it
+// alone.
+func (b *bed) findings() (out []findings.TimedFinding) {
+	var all admin.Findings
+	if err := b.lab.control.client().Get(b.lab.t.Context(), "/v1/findings", url.Values{"ended": {"true"}}, &all); err != nil {
+		b.lab.t.Fatal(err)
+	}
+	for _, f := range all.Items {
+		if f.Subject.Name == b.upstream || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// stands fails unless the server found by itself what was done; and nothing critical where
+// nothing was.
+func (b *bed) stands() {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		var lacks, has []string
+		for code := range strings.FieldsSeq(b.codes) {
+			lacks = append(lacks, code)
+		}
+		for _, f := range b.findings() { // a proxy that hangs is gone by now, and what was found of it over
+			lacks = slices.DeleteFunc(lacks, func(code string) bool { return code == string(f.Code) })
+			if has = append(has, string(f.Code)); b.codes == "" && f.Severity == findings.Critical {
+				b.lab.t.Errorf("%s: the server found %s: %s", b.name, f.Code, f.Says)
+			}
+		}
+		switch {
+		case len(lacks) == 0:
+			b.lab.t.Logf("%s: found by itself after %.1fs", b.name, time.Since(b.broken).Seconds())
+			return
+		case time.Now().After(deadline):
+			b.lab.t.Errorf("%s: the server did not find %v by itself, but %v", b.name, lacks, has)
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// over fails unless nothing critical goes on after it is mended.
+func (b *bed) over() {
+	deadline := time.Now().Add(5 * time.Minute) // requests that failed are of now for two
+	for {
+		all := slices.DeleteFunc(b.findings(), func(f findings.TimedFinding) bool { return f.Severity != findings.Critical || !f.Open() })
+		if len(all) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.lab.t.Errorf("%s: mended, and %s goes on: %s", b.name, all[0].Code, all[0].Says)
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
 	}
 }
 
@@ -434,6 +495,7 @@ func TestRealFaultlab(t *testing.T) {
 	}
 	l.everywhere(func(b *bed) { b.look(labPatience) })
 	sums := l.table()
+	l.everywhere((*bed).stands)
 	if dir := os.Getenv("KEEP_LAB"); dir != "" {
 		l.keep(dir)
 	}
@@ -443,6 +505,9 @@ func TestRealFaultlab(t *testing.T) {
 		}
 	}
 	l.answers("after")
+	if *labOver {
+		l.everywhere((*bed).over)
+	}
 	if *labJSON != "" {
 		if err := os.WriteFile(*labJSON, []byte(sums+"\n"), 0o600); err != nil {
 			t.Fatal(err)

@@ -147,7 +147,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", "table", "table, wide, json, yaml or name")
 	root.AddCommand(
 		serveCommand(), applyCommand(g), getCommand(g), deleteCommand(g), lintCommand(g), diffCommand(g), exportCommand(g),
-		historyCommand(g), restoreCommand(g), healthCommand(g), explainCommand(g), doctorCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
+		historyCommand(g), restoreCommand(g), healthCommand(g), explainCommand(g), findingsCommand(g), doctorCommand(g), sourcesCommand(g), proxiesCommand(g), xdsCommand(g),
 		eventsCommand(g), bundleCommand(g), drainCommand(g), enableCommand(g), bootstrapCommand(g), configCommand(g), tokenCommand(), logCommand(g), backupCommand(g), loadCommand(), versionCommand(g), verifyCommand(), referenceCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(

@@ -129,7 +129,12 @@ func ago(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	switch d := max(0, time.Since(t)); {
+	return elapsed(time.Since(t))
+}
+
+// elapsed is a span of time in its two largest units.
+func elapsed(d time.Duration) string {
+	switch d = max(0, d); {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:

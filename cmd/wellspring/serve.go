@@ -31,13 +31,16 @@ import (
 	"github.com/wellspring-xds/wellspring/discovery/local"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certificate"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/evidence"
 	"github.com/wellspring-xds/wellspring/pkg/files"
+	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/hook"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/notify"
 	"github.com/wellspring-xds/wellspring/pkg/outbound"
@@ -184,26 +187,30 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Emit: happened.Emit, Logger: log,
 	})
 
-	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
-	notifier := notify.New(notify.Config{
-		Receivers: receivers(c.Notify), Health: watch.Health, Lost: func(name string) uint64 { return seen.All(name).Failed }, Client: calls.Client(), Logger: log,
-		After: c.Notify.After.D(), Clear: c.Notify.Clear.D(),
-	})
-
 	// 7. why requests fail
 	gatherer := evidence.New(evidence.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded,
 		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
+	})
+	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
+	hooks := hook.New(hook.Config{Hooks: hooksOf(c.Hooks), Client: calls.Client(), Emit: happened.Emit, Logger: log})
+	found := findings.New(findings.Config{
+		Health: watch.Health, Certificates: certificates.List, Evidence: gatherer, Events: happened, Recorded: recorded, Stirred: seen.Stirred, Streams: streams.Streams,
+		Upstreams: func(group string) []string { return publisher.Spec().Upstreams(group) }, Emit: happened.Emit, Begun: hooks.Begun, Logger: log,
+	})
+	notifier := notify.New(notify.Config{
+		Receivers: receivers(c.Notify), Health: watch.Health, Lost: func(name string) uint64 { return seen.All(name).Failed }, Causes: found.Causes, Client: calls.Client(), Logger: log,
+		After: c.Notify.After.D(), Clear: c.Notify.Clear.D(),
 	})
 
 	// 8. what operators ask
 	api := admin.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded, Impact: xds.Impact,
 		Validate: publisher.Validate, Certificates: certificates.List, Freshness: fresh.Status, Gate: doors.gate, AllowedHosts: c.Admin.AllowedHosts,
-		Admins: admins, Evidence: gatherer,
+		Admins: admins, Evidence: gatherer, Findings: found.List,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Profiles: c.Admin.Pprof, Version: programVersion(), Logger: log, Level: level,
 	}
-	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics(), fresh)
+	metrics.MustRegister(admin.NewMetrics(api), streams.Metrics(), reports.Metrics(), notifier.Metrics(), fresh, found)
 	adminServer := admin.HTTPServer(admin.New(api))
 	adminServer.TLSConfig = doors.admin
 	adminServer.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug) // a handshake that fails is its client's to tell
@@ -236,6 +243,8 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	g.Go(func() error { return seen.Run(ctx) })
 	g.Go(func() error { return asker.Run(ctx) })
 	g.Go(func() error { return watch.Run(ctx) })
+	g.Go(func() error { return found.Run(ctx) })
+	g.Go(func() error { return hooks.Run(ctx) })
 	g.Go(func() error { return notifier.Run(ctx) })
 	g.Go(func() error { return fresh.Run(ctx) })
 	g.Go(func() error {
@@ -268,6 +277,20 @@ func prober(c probeConfig, ownPorts []uint16) evidence.Prober {
 	}
 	guard := outbound.Policy{Loopback: c.Loopback, OwnPorts: ownPorts}
 	return probe.Prober{Dial: guard.Dialer(probe.Deadline).DialContext}
+}
+
+func hooksOf(all []hookConfig) (out []hook.Hook) {
+	for _, h := range all {
+		x := hook.Hook{
+			Name: h.Name, Critical: h.Severity == string(findings.Critical), Command: h.Command, URL: h.URL, TokenFile: h.TokenFile,
+			Every: h.Every.D(), PerHour: int(h.PerHour), Timeout: h.Timeout.D(),
+		}
+		for _, code := range h.Codes {
+			x.Codes = append(x.Codes, diagnose.Code(code))
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 func receivers(c notifyConfig) (out []notify.Receiver) {

@@ -7,6 +7,7 @@
 //	/v1/revisions[/…]        history, diff, restore
 //	/v1/health /v1/upstreams/{name}/health
 //	/v1/explain              why requests to an upstream fail
+//	/v1/findings             what the server found by itself, with begin and end
 //	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
 //	/v1/overrides            an operator's words about single endpoints
@@ -34,6 +35,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/access"
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
+	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/freshness"
 	"github.com/wellspring-xds/wellspring/pkg/health"
@@ -106,6 +108,8 @@ type Config struct {
 	// Admins says which Envoys may be asked, Evidence asks all that is known of an upstream.
 	Admins   envoyadmin.Policy
 	Evidence Evidence
+	// Findings is what the standing watch found: what goes on, and with ended what is over.
+	Findings func(ended bool) []findings.TimedFinding
 	Metrics  http.Handler
 	// Profiles serves Go's profiles of this process to writers.
 	Profiles bool
@@ -135,6 +139,9 @@ func New(cfg Config) http.Handler {
 	if cfg.Validate == nil {
 		cfg.Validate = func(_, _ *spec.Spec) (faults, warnings spec.Faults) { return nil, nil }
 	}
+	if cfg.Findings == nil {
+		cfg.Findings = func(bool) []findings.TimedFinding { return nil }
+	}
 	if cfg.Certificates == nil {
 		cfg.Certificates = func() []model.Certificate { return nil }
 	}
@@ -153,6 +160,7 @@ func New(cfg Config) http.Handler {
 	s.history(api)
 	s.health(api)
 	s.explain(api)
+	s.findings(api)
 	s.fleet(api)
 	s.events(api)
 	s.overrides(api)

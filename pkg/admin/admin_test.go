@@ -27,6 +27,7 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/events"
 	"github.com/wellspring-xds/wellspring/pkg/evidence"
+	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -55,6 +56,22 @@ func (f *streams) Holding(_ context.Context, id string) (model.Holding, error) {
 		return h, fmt.Errorf("proxy %q is not connected: %w", id, model.ErrNotFound)
 	}
 	return h, nil
+}
+
+// found is a watch that found what the test says.
+func found(ended bool) (out []findings.TimedFinding) {
+	f := func(kind, name string, code diagnose.Code) findings.TimedFinding {
+		return findings.TimedFinding{
+			Subject: model.Subject{Kind: kind, Name: name}, Severity: findings.Critical, Begun: time.Now(), Seen: time.Now(),
+			Finding: diagnose.Finding{Code: code, Strength: diagnose.Certain, Evidence: []string{}, Proxies: &diagnose.Reach{Count: 1, Of: 1, Some: []string{"edge-1"}}},
+		}
+	}
+	if ended {
+		over := f("Upstream", "gone", diagnose.A1)
+		over.Ended = time.Now()
+		out = append(out, over)
+	}
+	return append(out, f("Upstream", "web", diagnose.H3), f("Certificate", "edge.pem", diagnose.W2))
 }
 
 // lost is a source that never answers.
@@ -133,7 +150,7 @@ func newWorld(t *testing.T, documents ...string) *world {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "one"}, func() float64 { return 1 }))
 	w.config = admin.Config{
-		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Recorded: recorded, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{}, Evidence: gatherer,
+		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: w.fleet, Seen: w.seen, Recorded: recorded, Events: w.events, Impact: xds.Impact, Admins: envoyadmin.Policy{}, Evidence: gatherer, Findings: found,
 		Metrics: promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}), Version: admin.Version{Version: "test", Go: "go"},
 		Certificates: func() []model.Certificate {
 			return []model.Certificate{
@@ -278,6 +295,17 @@ func TestEveryAnswer(t *testing.T) {
 	w.wants(200, "Route/web rules[0]: web (weight 1), far (weight 1)", "GET", "/v1/explain?host=shop.example&path=/cart&header=X-User:anna", "")
 	w.wants(404, `no proxy \"edge-2\"`, "GET", "/v1/explain?host=shop.example&proxy=edge-2", "")
 	w.wants(200, "no healthy endpoint to choose", "GET", "/v1/explain?log="+url.QueryEscape(`{"status":503,"flags":"UH","upstream":"web"}`), "")
+	found := decode[admin.Findings](t, w.wants(200, `"H3"`, "GET", "/v1/findings", ""))
+	if len(found.Items) != 2 || found.Items[0].Subject.Name != "web" || found.Items[1].Subject.Kind != "Certificate" {
+		t.Errorf("found %+v", found)
+	}
+	for query, want := range map[string]int{"?ended=true": 3, "?upstream=web": 1, "?upstream=far": 0, "?upstream=gone&ended=true": 1, "?code=W2": 1, "?code=A1": 0} {
+		if got := decode[admin.Findings](t, w.wants(200, "items", "GET", "/v1/findings"+query, "")); len(got.Items) != want {
+			t.Errorf("%s: found %+v", query, got)
+		}
+	}
+	w.wants(404, "there are: far, web", "GET", "/v1/findings?upstream=none", "")
+	w.wants(400, "docs/causes.md lists them", "GET", "/v1/findings?code=Z9", "")
 	w.wants(400, "log: the line has", "GET", "/v1/explain?log=x", "")
 	w.wants(400, "one of these", "GET", "/v1/explain", "")
 	w.wants(400, "one of these", "GET", "/v1/explain?upstream=web&host=x", "")

@@ -86,7 +86,9 @@ type Explanation struct {
 	Road []string `json:"road,omitempty" doc:"where the request goes, at each listener"`
 	// Proxies are those that have it worst.
 	Proxies  *Reach        `json:"proxies,omitempty"`
+	Fails    bool          `json:"fails" doc:"requests fail, or would"`
 	Findings []Finding     `json:"findings" doc:"the best proved first"`
+	Warnings []Finding     `json:"warnings" doc:"what is no outage yet"`
 	RuledOut []Ruled       `json:"ruledOut"`
 	Changes  []Edit        `json:"changes" doc:"revisions that touch it, shortly before it began"`
 	Events   []model.Event `json:"events" doc:"what else happened to it, shortly before it began"`
@@ -142,8 +144,8 @@ var caseChecks = slices.Concat(sourceChecks, serviceChecks, streamChecks, replay
 // Explain says why requests to an upstream fail, or soon will.
 func Explain(c Case) Explanation {
 	e := Explanation{
-		Upstream: c.Upstream, At: c.At, State: c.Health.State, Requests: c.Requests, Lost: c.Lost, Since: c.Since(),
-		Findings: []Finding{}, RuledOut: []Ruled{}, Changes: []Edit{}, Events: []model.Event{}, NotAsked: append([]string{}, c.NotAsked...),
+		Upstream: c.Upstream, At: c.At, State: c.Health.State, Requests: c.Requests, Lost: c.Lost, Since: c.Since(), Fails: c.fails(),
+		Findings: []Finding{}, Warnings: c.warnings(), RuledOut: []Ruled{}, Changes: []Edit{}, Events: []model.Event{}, NotAsked: append([]string{}, c.NotAsked...),
 	}
 	e.Proxies = c.worst()
 	e.Says = c.says(e.Proxies)

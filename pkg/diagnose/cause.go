@@ -69,6 +69,11 @@ const (
 	K2 Code = "K2"
 	K3 Code = "K3"
 	K4 Code = "K4"
+	// No outage yet.
+	W1 Code = "W1"
+	W2 Code = "W2"
+	W3 Code = "W3"
+	W4 Code = "W4"
 )
 
 // Cause is one entry of the catalogue.
@@ -81,7 +86,8 @@ type Cause struct {
 
 // catalogue is in the order in which findings of equal strength are told: first why there
 // is nobody to choose from, then why the hosts are out, then what fails at those in use,
-// and at last what the balancer makes of it, and what came shortly before.
+// and at last what the balancer makes of it, and what came shortly before. Those with W
+// are warnings: nothing fails for them yet.
 var catalogue = []Cause{
 	{C1, "not connected to its control plane", "control_plane.connected_state is 0; or no proxy that reaches the upstream has a stream", "it is 1; proxies are connected"},
 	{C2, "Envoy refused its configuration", "what it answered; an error state in /config_dump, or update_rejected that grows", "there is neither"},
@@ -134,11 +140,23 @@ var catalogue = []Cause{
 	{K2, "it began with a change outside", "an event that was posted, up to a minute before", ""},
 	{K3, "it began with another certificate", "a certificate was replaced up to a minute before", ""},
 	{K4, "it began with the Envoy", "the processes of those proxies, and of no others, began just then", ""},
+	{W1, "one more loss is an outage", "no endpoint is to spare before panic, or 503 UH", "some are"},
+	{W2, "a certificate ends soon", "the time in the certificate that is in use", "it lasts"},
+	{W3, "a circuit breaker is nearly full", "requests that run, or wait, are four fifths of its limit at a proxy", "fewer are"},
+	{W4, "what is served may be old", "the source cannot be read for half a minute", "it was read just now"},
 }
 
 // order is where a code stands in the catalogue.
 func order(code Code) int {
 	return slices.IndexFunc(catalogue, func(c Cause) bool { return c.Code == code })
+}
+
+// CauseOf is the entry of a code; false where there is none.
+func CauseOf(code Code) (Cause, bool) {
+	if i := order(code); i >= 0 {
+		return catalogue[i], true
+	}
+	return Cause{}, false
 }
 
 // Causes lists the catalogue, in the order in which findings of equal strength are told.

@@ -76,7 +76,8 @@ func TestEveryCode(t *testing.T) {
 	for _, code := range []Code{G2, G4} {
 		checked[code], found[code] = true, true // TestNoWay, TestSibling
 	}
-	for _, x := range caseChecks {
+	checked[W2], found[W2] = true, true // TestOfCertificate
+	for _, x := range slices.Concat(caseChecks, warningChecks) {
 		checked[x.code], found[x.code] = true, true // TestCases
 	}
 	for _, x := range checks {

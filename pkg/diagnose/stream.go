@@ -88,27 +88,56 @@ func waitsForAnswer(c *Case) (*claim, string) {
 // lateAfter is how long an answer of a proxy may take.
 const lateAfter = 5 * time.Second
 
+// behind says what a proxy did not take in time, and how strongly that tells that it hangs.
+func behind(s model.Stream, at time.Time) (line string, strength Strength) {
+	strength = Possible
+	for _, d := range s.Delivery {
+		if d.Open > 0 && at.Sub(d.OpenSince) > lateAfter {
+			if d.Type != "clusters" { // an Envoy answers for clusters once the last of them is warm
+				strength = Likely
+			}
+			line = fmt.Sprintf("proxy %s: %s sent at %s, and not acknowledged", s.ID, d.Type, clock(d.OpenSince))
+		}
+	}
+	if !s.Unsent.IsZero() && at.Sub(s.Unsent) > lateAfter {
+		line, strength = fmt.Sprintf("proxy %s: takes nothing since %s", s.ID, clock(s.Unsent)), Likely
+	}
+	return line, strength
+}
+
+// OfProxy are the findings of a proxy by itself, whatever it leads to: that it does not
+// take what it is sent, or refuses it.
+func OfProxy(s model.Stream, at time.Time) (out []Finding) {
+	if line, strength := behind(s, at); strength >= Likely {
+		c := claim{strength, "it did not get the newest: what it does is by what it had before", []string{line}, "see whether it hangs, or the way to it does: wellspring proxies"}
+		out = append(out, c.finding(C6))
+	}
+	c := claim{Certain, "", nil, "mend the documents so that Envoy takes them: wellspring xds " + s.ID}
+	parked := 0
+	for _, d := range s.Delivery {
+		for _, p := range d.Parked {
+			if parked++; parked <= mostLines {
+				c.evidence = append(c.evidence, fmt.Sprintf("refused of %s: %s: %s", d.Type, p.Name, firstLine(p.Message)))
+			}
+		}
+	}
+	if parked > 0 {
+		c.says = fmt.Sprintf("it refused %d resources: their form before is served, or nothing", parked)
+		out = append(out, c.finding(C2))
+	}
+	return out
+}
+
 func late(c *Case) (*claim, string) {
 	x := &claim{Likely, "", nil, "see whether these proxies hang, or the way to them does: wellspring proxies"}
 	reach, open, worst := &Reach{Of: len(c.Streams)}, 0, Possible
 	for _, s := range c.Streams {
-		line := ""
 		for _, d := range s.Delivery {
 			open += d.Open + len(d.Waiting)
-			if d.Open > 0 && c.At.Sub(d.OpenSince) > lateAfter {
-				if d.Type != "clusters" { // an Envoy answers for clusters once the last of them is warm
-					worst = Likely
-				}
-				line = fmt.Sprintf("proxy %s: %s sent %s, and not acknowledged", s.ID, d.Type, c.ago(d.OpenSince))
-			}
 		}
-		if !s.Unsent.IsZero() && c.At.Sub(s.Unsent) > lateAfter {
-			worst = Likely
-			line = fmt.Sprintf("proxy %s: takes nothing since %s", s.ID, clock(s.Unsent))
-		}
-		if line != "" {
+		if line, strength := behind(s, c.At); line != "" {
 			reach.add(s.ID, s.Locality.Zone)
-			x.evidence = append(x.evidence, line)
+			x.evidence, worst = append(x.evidence, line), max(worst, strength)
 		}
 	}
 	if reach.Count == 0 {

@@ -13,6 +13,8 @@ const (
 	Excluded               // that do not count: draining, not yet checked
 	Ejected                // by outlier detection
 	Warming                // 1 while the cluster is not served yet
+	Active                 // requests that run
+	Pending                // requests that wait for a connection
 	gauges
 )
 

@@ -98,7 +98,9 @@ func (r *Report) Add(pt Point) {
 		v.seen = r.p.round
 		if n := uint32(min(pt.Value, 1<<32-1)); v.gauges[m] != n {
 			v.gauges[m] = n
-			r.changed[v.of.name] = v
+			if m < Active { // how busy it is changes all the time
+				r.changed[v.of.name] = v
+			}
 		}
 	case m < endOfCounters:
 		r.count(v, m, pt.Value)

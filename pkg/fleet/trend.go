@@ -101,6 +101,29 @@ func (f *Fleet) Lately(name string) (requests, failed uint64) {
 	return requests, failed
 }
 
+// signs are counters of which each step may be the begin of an outage.
+var signs = []Metric{Errors, Timeouts, RetryOverflow, PendingOverflow, ConnectFailed, NoneHealthy, Panicked, EjectOverflow, ResolveFailed, LeaseRanOut}
+
+// Stirred tells whether something was counted of an upstream in this minute or the one
+// before that may be the begin of an outage.
+func (f *Fleet) Stirred(name string) bool {
+	f.mu.Lock()
+	u := f.upstreams[name]
+	f.mu.Unlock()
+	if u == nil {
+		return false
+	}
+	now := f.now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
+		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute && (s.failed > 0 || slices.ContainsFunc(signs, func(m Metric) bool { return s.counts[m-gauges] > 0 })) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *ring) since(now time.Time) []Span {
 	out := []Span{}
 	for i := range r.all {

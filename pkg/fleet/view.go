@@ -100,6 +100,8 @@ type View struct {
 	Excluded int  `json:"excluded,omitempty" doc:"that do not count: draining, not yet checked"`
 	Ejected  int  `json:"ejected,omitempty" doc:"by outlier detection"`
 	Warming  bool `json:"warming,omitempty" doc:"not served yet"`
+	Active   int  `json:"active,omitempty" doc:"requests that run; of a bootstrap that tells"`
+	Pending  int  `json:"pending,omitempty" doc:"requests that wait for a connection; of a bootstrap that tells"`
 
 	// Lately.
 	Panicked    bool `json:"panicked,omitempty" doc:"requests went to whoever, healthy or not, in the last minute"`
@@ -167,6 +169,7 @@ func (f *Fleet) shown(p *proxy, v *view, now time.Time, endpoints bool) View {
 		Proxy: p.is.ID, Group: p.is.Group, Zone: p.is.Locality.Zone, At: p.last, Since: time.Unix(v.since, 0),
 		Members: int(v.gauges[Members]), Healthy: int(v.gauges[Healthy]), Degraded: int(v.gauges[Degraded]),
 		Excluded: int(v.gauges[Excluded]), Ejected: int(v.gauges[Ejected]), Warming: v.gauges[Warming] > 0,
+		Active: int(v.gauges[Active]), Pending: int(v.gauges[Pending]),
 		Panicked: recent(v.moved[0]), NoneHealthy: v.moved[1] > 0 && s-v.moved[1] < max(meeting, 2*uint32(p.pace/time.Second)+1), Overflowed: recent(v.moved[2]), Unserved: v.unserved > 1,
 	}
 	if !endpoints {

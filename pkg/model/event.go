@@ -66,7 +66,11 @@ const (
 	EventBackup   = "backup.taken"
 	// The file of admin tokens was read again, or is faulty.
 	EventTokensRead = "tokens.read"
-	EventGap        = "gap"
+	// The standing watch found a cause, or finds it no more; a hook ran for one.
+	EventFindingBegun = "finding.begun"
+	EventFindingEnded = "finding.ended"
+	EventHookRun      = "hook.run"
+	EventGap          = "gap"
 	// EventExternal begins the kinds of what others tell: external.deploy.
 	EventExternal = "external."
 )

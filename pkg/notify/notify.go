@@ -48,7 +48,10 @@ type Config struct {
 	Receivers []Receiver
 	Health    func() []health.Upstream
 	// Lost counts the failed requests of an upstream since it is known.
-	Lost   func(upstream string) uint64
+	Lost func(upstream string) uint64
+	// Causes are the codes and titles of what was found in an upstream, the best proved
+	// first; nil finds nothing.
+	Causes func(upstream string) []string
 	Client *http.Client
 	Logger *slog.Logger
 	// After which an upstream counts as down; default 30s.
@@ -78,6 +81,9 @@ type Notifier struct {
 // New returns a notifier.
 func New(cfg Config) *Notifier {
 	cfg.After, cfg.Clear = cmp.Or(cfg.After, defaultAfter), cmp.Or(cfg.Clear, defaultClear)
+	if cfg.Causes == nil {
+		cfg.Causes = func(string) []string { return nil }
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -107,7 +113,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 		g.Go(func() error { n.serve(ctx, r, c); return nil })
 	}
 	g.Go(func() error {
-		t := tracker{after: n.cfg.After, clear: n.cfg.Clear, wait: gather, again: again, lost: n.cfg.Lost, turns: map[string]time.Time{}, down: map[string]*Upstream{}, base: map[string]uint64{}}
+		t := tracker{after: n.cfg.After, clear: n.cfg.Clear, wait: gather, again: again, lost: n.cfg.Lost, causes: n.cfg.Causes, turns: map[string]time.Time{}, down: map[string]*Upstream{}, base: map[string]uint64{}}
 		tick, resend := time.NewTicker(lookEvery), time.NewTicker(resendEvery)
 		defer tick.Stop()
 		defer resend.Stop()
@@ -223,7 +229,7 @@ func alerts(m *Message, now time.Time) []alert {
 		a := alert{
 			Labels: map[string]string{"alertname": "WellspringUpstreamDown", "upstream": u.Name, "severity": "critical"},
 			Annotations: map[string]string{
-				"summary": fmt.Sprintf("%s is %s: %s", u.Name, u.State, cmp.Or(u.Why, "-")), "next": u.Next, "outage": m.ID,
+				"summary": fmt.Sprintf("%s is %s: %s", u.Name, u.State, cmp.Or(u.Why, "-")), "next": u.Next, "outage": m.ID, "cause": cmp.Or(strings.Join(u.Causes, "; "), "not found"),
 				"endpoints": fmt.Sprintf("%d of %d healthy by their source", u.Healthy, u.Total),
 				"proxies":   fmt.Sprintf("%d of %d report", u.Reporting, u.Proxies), "lost": fmt.Sprintf("%d requests failed", u.Lost),
 			},

@@ -37,6 +37,12 @@ func told(seconds int, changes []story) (out []string) {
 		turns: map[string]time.Time{}, down: map[string]*Upstream{}, base: map[string]uint64{},
 	}
 	began := time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)
+	t.causes = func(name string) []string {
+		if name == "d" && lost["d"] < 50 {
+			return []string{"H3 refused", "P1 off"}
+		}
+		return nil
+	}
 	is := map[string]health.State{"a": health.Healthy, "b": health.Healthy, "c": health.Degraded}
 	for s := range seconds {
 		for _, c := range changes {
@@ -60,6 +66,9 @@ func told(seconds int, changes []story) (out []string) {
 		var with []string
 		for _, u := range m.Upstreams {
 			text := fmt.Sprintf("%s %s lost %d", u.Name, u.State, u.Lost)
+			for _, cause := range u.Causes {
+				text += " by " + cause
+			}
 			if !u.Until.IsZero() {
 				text += fmt.Sprintf(" until %d", int(u.Until.Sub(began).Seconds()))
 			}
@@ -86,6 +95,7 @@ func TestOutages(t *testing.T) {
 		"it flaps":               {[]story{{10, "a", health.Hidden}, {100, "a", health.Healthy}, {150, "a", health.Hidden}}, []string{"50 firing a: hidden, why (a hidden lost 40)"}},
 		"it is declared no more": {[]story{{10, "a", health.Hidden}, {100, "a", ""}}, []string{"50 firing a: hidden, why (a hidden lost 40)", "100 resolved a: up again after 1m30s, 89 requests failed (a hidden lost 89 until 100)"}},
 		"one of two is back":     {[]story{{10, "a", health.Hidden}, {10, "b", health.Hidden}, {100, "a", health.Healthy}, {200, "b", health.Healthy}}, []string{"50 firing 2 upstreams (a and others): hidden, why (a hidden lost 40, b hidden lost 40)", "260 resolved 2 upstreams (a and others): up again after 4m10s, 278 requests failed (a hidden lost 89 until 100, b hidden lost 189 until 200)"}},
+		"its cause is known":     {[]story{{10, "d", health.Hidden}, {100, "d", health.Healthy}}, []string{"50 firing d: hidden, why (H3 refused) (d hidden lost 40 by H3 refused by P1 off)", "160 resolved d: up again after 2m30s, 89 requests failed (H3 refused) (d hidden lost 89 by H3 refused by P1 off until 100)"}},
 		"over before it is told": {[]story{{10, "a", health.Hidden}, {41, "a", ""}}, nil},
 	} {
 		if got := told(400, x.changes); !slices.Equal(got, x.want) {

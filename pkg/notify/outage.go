@@ -52,6 +52,8 @@ type Upstream struct {
 	Proxies   int `json:"proxies"`
 	// Lost are requests that failed since it is down, as proxies report them.
 	Lost uint64 `json:"lost"`
+	// Causes are codes and titles, the best proved first; those of while it was down.
+	Causes []string `json:"causes"`
 	// Next is the command to run.
 	Next string `json:"next"`
 }
@@ -60,6 +62,7 @@ type Upstream struct {
 type tracker struct {
 	after, clear, wait, again time.Duration
 	lost                      func(upstream string) uint64
+	causes                    func(upstream string) []string
 
 	turns map[string]time.Time // of upstreams that are otherwise than counted: since when
 	down  map[string]*Upstream
@@ -137,6 +140,9 @@ func (t *tracker) show(x *Upstream, u health.Upstream) {
 	if u.Seen != nil {
 		x.Reporting, x.Proxies = u.Seen.Reporting, u.Seen.Proxies
 	}
+	if causes := t.causes(u.Name); len(causes) > 0 || x.Causes == nil {
+		x.Causes = append([]string{}, causes...)
+	}
 	if n, base := t.lost(u.Name), t.base[u.Name]; n > base {
 		x.Lost = n - base
 	}
@@ -204,14 +210,17 @@ func (t *tracker) message(now time.Time, status string) *Message {
 	if n > 1 {
 		what = fmt.Sprintf("%d upstreams (%s and others)", n, what)
 	}
+	first := m.Upstreams[0]
+	m.Summary = fmt.Sprintf("%s: %s", what, first.State)
+	if first.Why != "" {
+		m.Summary += ", " + first.Why
+	}
 	if status == Resolved {
 		m.Until = now.UTC()
 		m.Summary = fmt.Sprintf("%s: up again after %s, %d requests failed", what, now.Sub(m.Since).Round(time.Second), lost)
-		return m
 	}
-	m.Summary = fmt.Sprintf("%s: %s", what, m.Upstreams[0].State)
-	if why := m.Upstreams[0].Why; why != "" {
-		m.Summary += ", " + why
+	if len(first.Causes) > 0 {
+		m.Summary += " (" + first.Causes[0] + ")"
 	}
 	return m
 }

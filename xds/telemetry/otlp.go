@@ -17,6 +17,7 @@ import (
 var metrics = map[string]fleet.Metric{
 	"cluster.membership_total": fleet.Members, "cluster.membership_healthy": fleet.Healthy, "cluster.membership_degraded": fleet.Degraded,
 	"cluster.membership_excluded": fleet.Excluded, "cluster.outlier_detection.ejections_active": fleet.Ejected, "cluster.warming_state": fleet.Warming,
+	"cluster.upstream_rq_active": fleet.Active, "cluster.upstream_rq_pending_active": fleet.Pending,
 
 	"cluster.upstream_rq_completed": fleet.Requests, "cluster.upstream_cx_total": fleet.Connections, "cluster.upstream_rq_xx": fleet.Errors,
 	"cluster.upstream_rq_timeout": fleet.Timeouts, "cluster.upstream_rq_retry": fleet.Retries, "cluster.upstream_rq_retry_overflow": fleet.RetryOverflow,
