@@ -138,7 +138,7 @@ func (c *Catalog) Want(keys []model.ServiceKey) {
 		}
 		c.entries[k] = &entry{}
 		if c.wants[k.Source] == nil {
-			c.entries[k].failure = Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
+			c.entries[k].failure = noSource(k)
 			c.entries[k].failingSince = c.cfg.Now()
 			c.markChanged(k)
 		}
@@ -328,15 +328,7 @@ func (c *Catalog) reportService(k model.ServiceKey, e *entry, r Report) []model.
 		e.failure = f
 		return nil
 	}
-	next := &model.Service{Key: k}
-	switch x := r.(type) {
-	case Present:
-		next.Presence, next.Endpoints, next.Problems = model.Present, x.Endpoints, x.Problems
-	case Empty:
-		next.Presence = model.Empty
-	default:
-		next.Presence = model.Absent
-	}
+	next := serviceOf(k, r)
 	before := e.service
 	wasFailing := e.failure.Err != nil
 	e.answered, e.failure, e.failingSince = now, Failed{}, time.Time{}
@@ -349,6 +341,46 @@ func (c *Catalog) reportService(k model.ServiceKey, e *entry, r Report) []model.
 	e.service, e.since = next, now
 	c.markChanged(k)
 	return endpointEvents(before, next)
+}
+
+// serviceOf is an authoritative answer.
+func serviceOf(k model.ServiceKey, r Report) *model.Service {
+	out := &model.Service{Key: k}
+	switch x := r.(type) {
+	case Present:
+		out.Presence, out.Endpoints, out.Problems = model.Present, x.Endpoints, x.Problems
+	case Empty:
+		out.Presence = model.Empty
+	default:
+		out.Presence = model.Absent
+	}
+	return out
+}
+
+// Look is what is known about a key or, where nobody wants it, what its source says when it
+// is asked once; the zero value where that cannot be asked so.
+func (c *Catalog) Look(ctx context.Context, k model.ServiceKey) model.Known {
+	if known := c.Entry(k); known.Service != nil || known.Failure != nil {
+		return known
+	}
+	source, ok := c.cfg.Sources[k.Source]
+	if !ok {
+		f := noSource(k)
+		return model.Known{Failure: f.Err, Reason: string(f.Reason), FailingSince: c.cfg.Now()}
+	}
+	reader, ok := source.(Reader)
+	if !ok {
+		return model.Known{}
+	}
+	r := reader.Read(ctx, k)
+	if f, failed := r.(Failed); failed {
+		return model.Known{Failure: f.Err, Reason: string(f.Reason), FailingSince: c.cfg.Now()}
+	}
+	return model.Known{Service: serviceOf(k, r), Since: c.cfg.Now()}
+}
+
+func noSource(k model.ServiceKey) Failed {
+	return Failed{NoSource, fmt.Errorf("no source is named %q; configure it, or correct the upstream's service.source", k.Source)}
 }
 
 // endpointEvents says what became of each endpoint.

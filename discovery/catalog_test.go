@@ -258,3 +258,44 @@ func TestWantedAgain(t *testing.T) {
 		})
 	}
 }
+
+// asked is a source that can be asked for the occasion.
+type asked struct {
+	source
+	says discovery.Report
+	n    int
+}
+
+func (a *asked) Read(context.Context, model.ServiceKey) discovery.Report { a.n++; return a.says }
+
+// What nobody watches is asked once, and not kept; what is known is not asked.
+func TestLook(t *testing.T) {
+	src := &asked{says: discovery.Present{Endpoints: []model.Endpoint{{ID: "1"}}}}
+	c := discovery.New(discovery.Config{Sources: map[string]discovery.Source{"a": src, "b": &source{}}})
+	x := key("a", "x")
+	if k := c.Look(t.Context(), x); k.Service == nil || len(k.Service.Endpoints) != 1 || k.Service.Key != x || src.n != 1 {
+		t.Errorf("%+v", k)
+	}
+	if k := c.Entry(x); k.Service != nil {
+		t.Errorf("it is kept: %+v", k)
+	}
+	src.says = discovery.Failed{Reason: discovery.NoLeader, Err: errors.New("no leader")}
+	if k := c.Look(t.Context(), x); k.Failure == nil || k.Reason != string(discovery.NoLeader) || k.Service != nil {
+		t.Errorf("%+v", k)
+	}
+	src.says = discovery.Absent{}
+	if k := c.Look(t.Context(), x); k.Service == nil || k.Service.Presence != model.Absent {
+		t.Errorf("%+v", k)
+	}
+	if k := c.Look(t.Context(), key("b", "x")); k.Service != nil || k.Failure != nil {
+		t.Errorf("a source that cannot be asked: %+v", k)
+	}
+	if k := c.Look(t.Context(), key("nowhere", "x")); k.Failure == nil || k.Reason != string(discovery.NoSource) {
+		t.Errorf("no source: %+v", k)
+	}
+	n := src.n
+	c.Want([]model.ServiceKey{key("nowhere", "x")})
+	if k := c.Look(t.Context(), key("nowhere", "x")); k.Failure == nil || src.n != n {
+		t.Errorf("known: %+v", k)
+	}
+}

@@ -31,6 +31,12 @@ type Source interface {
 	Run(ctx context.Context, want <-chan []model.ServiceKey, report func(model.ServiceKey, Report)) error
 }
 
+// Reader is a source that can be asked for the occasion, about what nobody watches.
+type Reader interface {
+	// Read asks once. What it answers is not kept.
+	Read(ctx context.Context, key model.ServiceKey) Report
+}
+
 // Importer is a source that says by itself which services are to be upstreams.
 type Importer interface {
 	// Names watches until ctx ends. Each call of report has every service, or the

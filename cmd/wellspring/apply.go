@@ -18,6 +18,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/admin/client"
+	"github.com/wellspring-xds/wellspring/pkg/lint"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/xds/translate"
@@ -435,21 +436,36 @@ func listAll(cmd *cobra.Command, g *global, kind spec.Kind) ([]admin.Item, error
 
 func lintCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "lint -f FILE…", Short: "Check documents without a server", Args: cobra.NoArgs,
-		Long:    "Checks the documents and takes them for the whole Spec: a reference to what is\nnot in them is a fault. With an explicit --server they are checked together with\nwhat the server has. Proposals stand on stderr, and count as fine.\n\nExit status: 0 fine, 65 a document is invalid, 79 warnings only.",
-		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002",
+		Use: "lint [-f FILE…]", Short: "Say what is wrong with documents, or not meant", Args: cobra.NoArgs,
+		Long: "With -f it checks documents without a server, and takes them for the whole Spec:\n" +
+			"a reference to what is not in them is a fault. With -f and an explicit --server\n" +
+			"they are checked together with what the server has, and held against what runs:\n" +
+			"who the registry knows, whether a new health check passes at endpoints that are\n" +
+			"healthy now, how fast endpoints are replaced. Without -f the documents in force\n" +
+			"are held against what runs.\n\n" +
+			"Each warning ends with a code; `ignore: [CODE]` beside a document's kind and name\n" +
+			"says that it is meant so. Proposals stand on stderr, and count as fine.\n\n" +
+			"Exit status: 0 fine, 65 a document is invalid, 79 warnings only.",
+		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002\n  wellspring lint",
 	}
 	files := cmd.Flags().StringSliceP("filename", "f", nil, "file, folder or -")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var docs []*spec.Document
 		var warnings []spec.Fault
-		if cmd.Flags().Changed("server") {
+		switch {
+		case len(*files) == 0:
+			var all admin.Lint
+			if err := g.client().Get(cmd.Context(), "/v1/lint", nil, &all); err != nil {
+				return err
+			}
+			warnings = all.Items
+		case cmd.Flags().Changed("server"):
 			out, sent, err := g.send(cmd, *files, client.How{DryRun: true})
 			if err != nil {
 				return err
 			}
 			docs, warnings = sent, out.Warnings
-		} else {
+		default:
 			_, read, err := readFiles(*files, cmd.InOrStdin())
 			if err != nil {
 				return err
@@ -457,12 +473,12 @@ func lintCommand(g *global) *cobra.Command {
 			s, w, faults := spec.New(0, read)
 			for _, d := range read {
 				wrong, odd := translate.Validate(d, s)
-				faults, w = append(faults, wrong...), append(w, odd...)
+				faults, w = append(faults, wrong...), append(w, s.Heeded(odd)...)
 			}
 			if err := faults.Err(); err != nil {
 				return err
 			}
-			docs, warnings = read, w
+			docs, warnings = read, append(w, lint.Documents(s, read)...)
 			for _, p := range s.Proposals() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "proposal: "+plain(p.String()))
 			}
@@ -479,6 +495,10 @@ func lintCommand(g *global) *cobra.Command {
 		}
 		if len(warnings) > 0 {
 			return &exitError{exitFound, ""}
+		}
+		if len(*files) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), "nothing to say of the documents in force")
+			return nil
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d documents are right\n", len(docs))
 		return nil

@@ -98,6 +98,15 @@ func TestDocsNameWhatThereIs(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for _, a := range spec.Advices() {
+		line := "| `" + a.Code + "` | " + a.Says
+		if a.Living {
+			line += "; asked of a server"
+		}
+		if !strings.Contains(string(operations), line+" |\n") {
+			t.Errorf("docs/operations.md does not have the rule of lint %q", line)
+		}
+	}
 	keys := map[string]bool{"admin.writers": true}
 	for _, l := range leaves(c) {
 		keys[l.path] = true

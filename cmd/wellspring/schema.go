@@ -50,7 +50,8 @@ func writeReference(w io.Writer, felt string) error {
 	var b strings.Builder
 	b.WriteString("# Reference of the documents\n\n" +
 		"Generated from the structs that the documents are parsed into: `make docs`.\n\n" +
-		"A document has `kind`, `name` (an RFC 1123 label), optional `labels`, and `spec`.\n" +
+		"A document has `kind`, `name` (an RFC 1123 label), optional `labels` and `ignore` (codes\n" +
+		"of lint that are meant so), and `spec`.\n" +
 		"Names that begin with `" + spec.ReservedPrefix + "` are refused. Durations are Go's: `250ms`, `2s`, `1m30s`.\n" +
 		"An unknown or doubled key, a wrong type and a dangling reference are errors.\n\n" +
 		"A field named `envoy…` is part of one of Envoy's own messages: fields named as in\n" +

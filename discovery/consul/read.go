@@ -50,6 +50,15 @@ func (s *Source) plainRead(ctx context.Context, k model.ServiceKey) answer {
 	return answer{entries: entries, index: meta.LastIndex}
 }
 
+// Read implements discovery.Reader.
+func (s *Source) Read(ctx context.Context, k model.ServiceKey) discovery.Report {
+	a := s.plainRead(ctx, k)
+	if a.failed.Err != nil {
+		return a.failed
+	}
+	return s.reportOf(k, a.entries)
+}
+
 // blockingRead waits for a change after index.
 func (s *Source) blockingRead(ctx context.Context, k model.ServiceKey, index uint64) answer {
 	ctx, cancel := context.WithTimeout(ctx, queryWait*17/16+queryMargin)

@@ -139,6 +139,27 @@ func TestRealServer(t *testing.T) {
 	r.only("far", "failed: no datacenter")
 }
 
+// What nobody watches can be read once.
+func TestRealRead(t *testing.T) {
+	t.Parallel()
+	a := agent(t, consultest.Config{})
+	register(t, a, "web", "a", "b")
+	src, err := New(Config{Name: "consul", Address: a.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := src.Read(t.Context(), key("web")).(discovery.Present); !ok || len(p.Endpoints) != 2 {
+		t.Errorf("web: %+v", p)
+	}
+	if r, ok := src.Read(t.Context(), key("nobody")).(discovery.Absent); !ok {
+		t.Errorf("nobody: %+v", r)
+	}
+	a.Kill()
+	if f, ok := src.Read(t.Context(), key("web")).(discovery.Failed); !ok || f.Reason != discovery.Unreachable {
+		t.Errorf("a dead one: %+v", f)
+	}
+}
+
 // A restored snapshot turns the index back. What it brings back is read again,
 // and nobody is lost on the way.
 func TestRealIndexBackwards(t *testing.T) {

@@ -7,6 +7,7 @@
 //	/v1/revisions[/…]        history, diff, restore
 //	/v1/health /v1/upstreams/{name}/health
 //	/v1/explain              why requests to an upstream fail
+//	/v1/lint                 what is probably not meant in the documents
 //	/v1/findings             what the server found by itself, with begin and end
 //	/v1/certificates         those in use, and when they end
 //	/v1/sources /v1/proxies[/{id}/xds] /v1/events
@@ -161,6 +162,7 @@ func New(cfg Config) http.Handler {
 	s.health(api)
 	s.explain(api)
 	s.findings(api)
+	s.lint(api)
 	s.fleet(api)
 	s.events(api)
 	s.overrides(api)

@@ -306,6 +306,8 @@ func TestEveryAnswer(t *testing.T) {
 	}
 	w.wants(404, "there are: far, web", "GET", "/v1/findings?upstream=none", "")
 	w.wants(400, "docs/causes.md lists them", "GET", "/v1/findings?code=Z9", "")
+	w.wants(200, `"code":"not-readable"`, "GET", "/v1/lint", "")
+	w.wants(200, `"code":"not-readable"`, "POST", "/v1/apply?dryRun=true", "kind: Upstream\nname: odd\nspec: {service: {source: nowhere}}\n")
 	w.wants(400, "log: the line has", "GET", "/v1/explain?log=x", "")
 	w.wants(400, "one of these", "GET", "/v1/explain", "")
 	w.wants(400, "one of these", "GET", "/v1/explain?upstream=web&host=x", "")

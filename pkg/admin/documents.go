@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/lint"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 	"github.com/wellspring-xds/wellspring/pkg/store"
@@ -339,8 +340,14 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 		return r, Outcome{}, err
 	}
 	out := Outcome{Revision: r.Revision, Changes: r.Changes, Warnings: r.Warnings, Impact: s.Impact(s.importedInto(r.Before), s.importedInto(r.After))}
-	out.Warnings = append(out.Warnings, odd...)
+	out.Warnings = append(out.Warnings, r.After.Heeded(odd)...)
 	out.Warnings = append(out.Warnings, lostProxies(r.Before, r.After, streams)...)
+	docs := edited(r.After, a.Edits)
+	out.Warnings = append(out.Warnings, lint.Documents(r.After, docs)...)
+	if dry {
+		out.Warnings = append(out.Warnings, lint.Living(ctx, r.After, docs, s.Evidence, true)...)
+	}
+	out.Warnings = lint.Settled(r.After, out.Warnings, streams)
 	count := map[string]int{}
 	for _, st := range streams {
 		count[st.Group]++
@@ -365,6 +372,19 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 		out.Impact = []model.Impact{}
 	}
 	return r, out, nil
+}
+
+// edited are the documents of some edits, as they are after them.
+func edited(after *spec.Spec, edits []store.Edit) (out []*spec.Document) {
+	for _, e := range edits {
+		if d := after.Document(e.Ref.Kind, e.Ref.Name); d != nil && e.Document != nil {
+			if d.Hash() == e.Document.Hash() {
+				d = e.Document // it knows its lines
+			}
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 func summary(message string, changes []store.Change) string {
@@ -413,14 +433,17 @@ func lostProxies(before, after *spec.Spec, streams []model.Stream) []spec.Fault 
 		}
 	}
 	var out []spec.Fault
-	if none > 0 {
-		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies match no group any more; their streams end and they keep what they have", none)})
-	}
-	if denied > 0 {
-		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies have no certificate that their group takes; their streams end and they keep what they have", denied)})
-	}
-	if other > 0 {
-		out = append(out, spec.Fault{Document: "Group", Message: fmt.Sprintf("%d connected proxies move to another group", other)})
+	for _, x := range []struct {
+		n    int
+		says string
+	}{
+		{none, "match no group any more; their streams end and they keep what they have"},
+		{denied, "have no certificate that their group takes; their streams end and they keep what they have"},
+		{other, "move to another group"},
+	} {
+		if x.n > 0 {
+			out = append(out, spec.Fault{Document: "Group", Code: spec.AdviceLosesProxies, Message: fmt.Sprintf("%d connected proxies %s", x.n, x.says)})
+		}
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/health"
+	"github.com/wellspring-xds/wellspring/pkg/lint"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
@@ -19,6 +20,7 @@ import (
 type Evidence interface {
 	// Ask gathers all that can be known, or what one proxy has of it.
 	Ask(ctx context.Context, upstream, proxy string) (diagnose.Case, error)
+	lint.World
 }
 
 type (

@@ -82,6 +82,8 @@ type Place struct {
 type Document struct {
 	Ref
 	Labels map[string]string
+	// Ignore are the codes of lint that leave it alone.
+	Ignore []string
 	Body   Body
 	// Written is canonical JSON of what the operator wrote: sorted keys, no
 	// defaults, short forms kept.

@@ -17,6 +17,9 @@ type Fault struct {
 	Field    string   `json:"field,omitempty"`
 	Message  string   `json:"message"`
 	Allowed  []string `json:"allowed,omitempty"`
+	// Code is of a warning, and Fix what to do about it.
+	Code string `json:"code,omitempty" doc:"of a warning; a document with it in ignore is left alone by it"`
+	Fix  string `json:"fix,omitempty"`
 }
 
 // String prints "file:line:column: Kind/name: field: message".
@@ -39,6 +42,12 @@ func (f Fault) String() string {
 	b.WriteString(f.Message)
 	if len(f.Allowed) > 0 {
 		fmt.Fprintf(&b, " (allowed: %s)", strings.Join(f.Allowed, ", "))
+	}
+	if f.Fix != "" {
+		b.WriteString("; " + f.Fix)
+	}
+	if f.Code != "" {
+		b.WriteString(" [" + f.Code + "]")
 	}
 	return b.String()
 }

@@ -14,6 +14,7 @@ type header struct {
 	Kind   string            `json:"kind" required:"true" doc:"Listener, Route, Upstream, Service or Group."`
 	Name   string            `json:"name" required:"true" doc:"RFC 1123 label, unique in its kind."`
 	Labels map[string]string `json:"labels,omitempty" doc:"For selecting documents; nothing else reads them."`
+	Ignore []string          `json:"ignore,omitempty" doc:"Codes of lint that are meant so here."`
 }
 
 func decodeDocument(file string, before int, n ast.Node, again bool) (*Document, Faults) {
@@ -37,7 +38,8 @@ func decodeDocument(file string, before int, n ast.Node, again bool) (*Document,
 		d.checkName(h.Name)
 	}
 	d.fields(except(entries, "kind", "name", "spec"), "", hv, []string{"kind", "name", "spec"})
-	d.doc.Labels = h.Labels
+	d.doc.Labels, d.doc.Ignore = h.Labels, h.Ignore
+	d.checkIgnored(h.Ignore)
 	if !known {
 		return nil, d.faults
 	}

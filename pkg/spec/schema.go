@@ -21,6 +21,7 @@ func Schema() ([]byte, error) {
 				"kind":   map[string]any{"const": string(k)},
 				"name":   map[string]any{"type": "string", "pattern": label.String(), "not": map[string]any{"pattern": "^" + ReservedPrefix}},
 				"labels": map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "string"}},
+				"ignore": map[string]any{"type": "array", "items": map[string]any{"enum": adviceCodes()}, "description": "Codes of lint that are meant so here."},
 				"spec":   map[string]any{"$ref": "#/$defs/" + string(k)},
 			},
 		})

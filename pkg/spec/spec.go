@@ -262,8 +262,10 @@ func (l *linker) fault(d *Document, field, format string, args ...any) {
 	l.faults = append(l.faults, d.fault(field, fmt.Sprintf(format, args...)))
 }
 
-func (l *linker) warn(d *Document, field, format string, args ...any) {
-	l.warnings = append(l.warnings, d.fault(field, fmt.Sprintf(format, args...)))
+func (l *linker) warn(d *Document, code, field, format string, args ...any) {
+	if !slices.Contains(d.Ignore, code) {
+		l.warnings = append(l.warnings, d.Advise(code, field, format, args...))
+	}
 }
 
 // missing reports a reference to a document that is not there.
@@ -295,18 +297,18 @@ func (l *linker) upstream(d *Document, u *Upstream) {
 		l.fault(d, field, "these endpoints are the local service %q, which Service/%s at %s:%d declares too; keep one", d.Name, d.Name, p.File, p.Line)
 	}
 	if len(u.HealthChecks) > 1 {
-		l.warn(d, "spec.healthChecks", "an Envoy before 1.40 is sent only the first of the %d", len(u.HealthChecks))
+		l.warn(d, AdviceFirstCheck, "spec.healthChecks", "an Envoy before 1.40 is sent only the first of the %d", len(u.HealthChecks))
 	}
 	if u.LoadBalancing.Localities == "loadAware" {
-		l.warn(d, "spec.loadBalancing.localities", "an Envoy before 1.40 uses the endpoints of all localities alike")
+		l.warn(d, AdviceLocalities, "spec.loadBalancing.localities", "an Envoy before 1.40 uses the endpoints of all localities alike")
 	}
 	for i, h := range u.HealthChecks {
 		if h.Timeout > h.Interval {
-			l.warn(d, index("spec.healthChecks", i)+".timeout", "%s is longer than the interval %s", h.Timeout, h.Interval)
+			l.warn(d, AdviceCheckTimeout, index("spec.healthChecks", i)+".timeout", "%s is longer than the interval %s", h.Timeout, h.Interval)
 		}
 	}
 	if n := len(u.Endpoints); u.Outlier != nil && u.Endpoints != nil && n*int(u.Outlier.MaxEjectionPercent)/100 == 0 {
-		l.warn(d, "spec.outlierDetection", "%d %% of %d endpoints is none: nothing is ever ejected", u.Outlier.MaxEjectionPercent, n)
+		l.warn(d, AdviceEjectsNobody, "spec.outlierDetection", "%d %% of %d endpoints is none: nothing is ever ejected", u.Outlier.MaxEjectionPercent, n)
 	}
 }
 
@@ -314,7 +316,7 @@ func (l *linker) route(d *Document, r *Route) {
 	for i := range r.Rules {
 		rule := &r.Rules[i]
 		if rule.Match.Path.Regex != "" && bigRegex(rule.Match.Path.Regex) {
-			l.warn(d, index("spec.rules", i)+".match.path.regex", "an Envoy that was not started with `wellspring bootstrap` may refuse it for its size")
+			l.warn(d, AdviceRegexSize, index("spec.rules", i)+".match.path.regex", "an Envoy that was not started with `wellspring bootstrap` may refuse it for its size")
 		}
 		for j, to := range rule.To {
 			at := func() string { return index(index("spec.rules", i)+".to", j) + ".upstream" }
@@ -390,7 +392,7 @@ func (l *linker) group(d *Document, g *Group) {
 	m := g.Match.effective(d.Name)
 	for _, other := range l.spec.Documents(KindGroup) {
 		if og, ok := other.Body.(*Group); ok && other.Name > d.Name && m.compatible(og.Match.effective(other.Name)) {
-			l.warn(d, "spec.match", "one proxy could match Group/%s too, and would then be refused", other.Name)
+			l.warn(d, AdviceTwoGroups, "spec.match", "one proxy could match Group/%s too, and would then be refused", other.Name)
 		}
 	}
 }
@@ -405,7 +407,7 @@ func (l *linker) forGRPC(d *Document, li *Listener) {
 		at := index("spec.routes", i)
 		for _, rule := range r.Rules {
 			if rule.Redirect != nil || rule.Respond != nil || rule.Rewrite != nil || len(rule.Request.Set)+len(rule.Request.Add)+len(rule.Request.Remove)+len(rule.Upgrades) > 0 {
-				l.warn(d, at, "gRPC's own clients know no redirects, answers, rewrites, header edits or upgrades: Route/%s has some", rn)
+				l.warn(d, AdviceGRPC, at, "gRPC's own clients know no redirects, answers, rewrites, header edits or upgrades: Route/%s has some", rn)
 				break
 			}
 		}
@@ -417,9 +419,9 @@ func (l *linker) forGRPC(d *Document, li *Listener) {
 				case !u.resolvableByGRPC():
 					l.fault(d, at, "Upstream/%s has endpoints by name; gRPC's own clients take one dns.hosts only", to.Upstream)
 				case u.LoadBalancing.Policy == "random" || u.LoadBalancing.Policy == "maglev":
-					l.warn(d, at, "gRPC's own clients do not have the policy %s of Upstream/%s; they use roundRobin", u.LoadBalancing.Policy, to.Upstream)
+					l.warn(d, AdviceGRPC, at, "gRPC's own clients do not have the policy %s of Upstream/%s; they use roundRobin", u.LoadBalancing.Policy, to.Upstream)
 				case u.TLS != nil:
-					l.warn(d, at, "gRPC's own clients bring their own TLS to Upstream/%s; what it says of tls is not sent to them", to.Upstream)
+					l.warn(d, AdviceGRPC, at, "gRPC's own clients bring their own TLS to Upstream/%s; what it says of tls is not sent to them", to.Upstream)
 				}
 			}
 		}
@@ -479,11 +481,11 @@ func (l *linker) unused() {
 	for _, d := range l.spec.Documents("") {
 		switch {
 		case d.Kind == KindListener && !listeners[d.Name]:
-			l.warn(d, "name", "no Group has this listener; no proxy is sent it")
+			l.warn(d, AdviceUnused, "name", "no Group has this listener; no proxy is sent it")
 		case d.Kind == KindRoute && !routes[d.Name]:
-			l.warn(d, "name", "no Listener has this route; no proxy is sent it")
+			l.warn(d, AdviceUnused, "name", "no Listener has this route; no proxy is sent it")
 		case d.Kind == KindUpstream && !upstreams[d.Name]:
-			l.warn(d, "name", "nothing leads to this upstream; no proxy is sent it")
+			l.warn(d, AdviceUnused, "name", "nothing leads to this upstream; no proxy is sent it")
 		}
 	}
 }

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -52,7 +51,7 @@ func Validate(d *spec.Document, s *spec.Spec) (faults, warnings spec.Faults) {
 	}
 	for _, field := range slices.Sorted(maps.Keys(over)) {
 		if len(over[field]) > 0 {
-			warnings = append(warnings, d.Fault(field, fmt.Sprintf("overrides what the document's own fields say: %s", strings.Join(over[field], ", "))))
+			warnings = append(warnings, d.Advise(spec.AdviceOverrides, field, "overrides what the document's own fields say: %s", strings.Join(over[field], ", ")))
 		}
 	}
 	return nil, warnings

@@ -1,0 +1,48 @@
+package evidence
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/wellspring-xds/wellspring/pkg/lint"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// A gatherer is what lint holds documents against.
+var _ lint.World = (*Gatherer)(nil)
+
+// Known implements lint.World.
+func (g *Gatherer) Known(ctx context.Context, key model.ServiceKey) model.Known {
+	return g.Catalog.Look(ctx, key)
+}
+
+// Happened implements lint.World.
+func (g *Gatherer) Happened() []model.Event { return g.Events.Last(maxEvents) }
+
+// Streams implements lint.World.
+func (g *Gatherer) Streams(ctx context.Context) []model.Stream { return g.Fleet.Streams(ctx) }
+
+// Replay implements lint.World. A check over TLS is tried where that is as it is served
+// now: certificates of a document that is not applied are not read.
+func (g *Gatherer) Replay(ctx context.Context, name string, u *spec.Upstream, endpoints []model.Endpoint) []probe.Result {
+	if g.Prober == nil || u.Hostnames() {
+		return nil
+	}
+	t := probe.Target{Name: name, Spec: u}
+	if u.TLS != nil {
+		now, ok := g.Publisher.Spec().Upstream(name)
+		if !ok || !reflect.DeepEqual(now.TLS, u.TLS) {
+			return nil
+		}
+		var err error
+		if t.TLS, err = g.ClientTLS(name); err != nil {
+			return nil
+		}
+	}
+	for _, e := range endpoints {
+		t.Addresses = append(t.Addresses, e.Address)
+	}
+	return g.Prober.Try(ctx, t)
+}

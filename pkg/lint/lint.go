@@ -1,0 +1,191 @@
+// Package lint says of documents that are taken what is probably not meant.
+//
+//	spec.Check: what one walk over the documents shows ──┐
+//	Documents: what needs a closer look at one of them ──┼─► spec.Fault with a code and a fix
+//	Living: what runs: registry, endpoints, proxies ─────┘   (spec.Advices lists them)
+//
+// A document that has a code in `ignore` is left alone by it. Living asks a registry about
+// a service that nobody watches yet, and tries a new health check at the endpoints that
+// are there: so that a revision that would be an outage is seen before it is one.
+package lint
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// Documents looks at some of a Spec's documents.
+func Documents(s *spec.Spec, of []*spec.Document) []spec.Fault {
+	var out []spec.Fault
+	var chains *chains
+	for _, d := range of {
+		switch b := d.Body.(type) {
+		case *spec.Route:
+			out = append(out, shadowed(d, b)...)
+			if chains == nil {
+				chains = newChains(s)
+			}
+			out = append(out, chains.storms(d, b)...)
+		case *spec.Upstream:
+			if b.Endpoints != nil {
+				out = append(out, few(d, b, len(b.Endpoints))...)
+			}
+		}
+	}
+	return s.Heeded(out)
+}
+
+// few are of an upstream with few endpoints.
+func few(d *spec.Document, u *spec.Upstream, n int) (out []spec.Fault) {
+	p := u.WhenUnavailable.Panic
+	if n == 1 && (p.Below == 0 || p.Then == "fail") {
+		out = append(out, d.Advise(spec.AdviceNoWayOut, "spec.whenUnavailable.panic", "panic is off, and there is one endpoint: when its check fails once too often every request gets 503 UH, though it may answer"))
+	}
+	if o := u.Outlier; o != nil && n > 0 && n < 3 && n*int(o.MaxEjectionPercent)/100 > 0 {
+		out = append(out, d.Advise(spec.AdviceFewToEject, "spec.outlierDetection", "with %d endpoints one ejection is %d %% of them", n, 100/n))
+	}
+	return out
+}
+
+// shadowed are the rules that no request reaches.
+func shadowed(d *spec.Document, r *spec.Route) (out []spec.Fault) {
+	for j := range r.Rules {
+		for i := range j {
+			if covers(&r.Rules[i].Match, &r.Rules[j].Match) {
+				out = append(out, d.Advise(spec.AdviceShadowed, fmt.Sprintf("spec.rules[%d].match", j), "rules[%d] takes every request that this one would", i))
+				break
+			}
+		}
+	}
+	return out
+}
+
+// covers tells whether a takes every request that b does. What is not certain is no.
+func covers(a, b *spec.Match) bool {
+	if len(a.Methods) > 0 && (len(b.Methods) == 0 || slices.ContainsFunc(b.Methods, func(m string) bool { return !slices.Contains(a.Methods, m) })) {
+		return false
+	}
+	for _, h := range a.Headers {
+		if !slices.ContainsFunc(b.Headers, func(x spec.HeaderMatch) bool { return reflect.DeepEqual(h, x) }) {
+			return false
+		}
+	}
+	p, q := a.Path, b.Path
+	switch {
+	case p == q, p == spec.PathMatch{}, p.Prefix == "/":
+		return true
+	case p.Prefix == "":
+		return false
+	}
+	under := func(path string) bool {
+		return path == p.Prefix || strings.HasPrefix(path, strings.TrimSuffix(p.Prefix, "/")+"/")
+	}
+	return q.Prefix != "" && under(q.Prefix) || q.Exact != "" && under(q.Exact)
+}
+
+// manyTries of one request are a storm where what it asks for is down.
+const manyTries = 8
+
+// again are the conditions by which an answer of the next hop is tried again: by these
+// tries of both multiply.
+var again = []string{"5xx", "gatewayError", "retriableStatuses", "reset", "unavailable", "internal", "deadlineExceeded", "cancelled", "resourceExhausted"}
+
+// chains are the roads on which an upstream's endpoints are listeners of proxies of ours.
+type chains struct {
+	spec      *spec.Spec
+	listeners []hop
+}
+
+// hop is a listener with an address.
+type hop struct {
+	name    string
+	inbound bool
+	at      netip.AddrPort
+	*spec.Listener
+}
+
+func newChains(s *spec.Spec) *chains {
+	c := &chains{spec: s}
+	for _, d := range s.Documents(spec.KindListener) {
+		if l, ok := d.Body.(*spec.Listener); ok {
+			if at, err := netip.ParseAddrPort(l.Address); err == nil {
+				c.listeners = append(c.listeners, hop{d.Name, l.Inbound, at, l})
+			}
+		}
+	}
+	return c
+}
+
+// behind are the listeners that an upstream's endpoints are: one of that address, or one
+// beside an application that takes what comes to its port, on whichever machine.
+func (c *chains) behind(name string) (out []hop) {
+	u, ok := c.spec.Upstream(name)
+	if !ok {
+		return nil
+	}
+	for _, e := range u.Endpoints {
+		at, err := netip.ParseAddrPort(e.Address)
+		if err != nil {
+			continue
+		}
+		for _, l := range c.listeners {
+			if l.at == at || l.inbound && l.at.Addr().IsUnspecified() && l.at.Port() == at.Port() {
+				out = append(out, l)
+			}
+		}
+	}
+	return out
+}
+
+// storms are the rules by which one request may become many tries.
+func (c *chains) storms(d *spec.Document, r *spec.Route) (out []spec.Fault) {
+	for i := range r.Rules {
+		n, road := c.tries(&r.Rules[i], fmt.Sprintf("%s rules[%d]", d, i), map[string]bool{})
+		if n >= manyTries && len(road) > 0 {
+			out = append(out, d.Advise(spec.AdviceRetryStorm, fmt.Sprintf("spec.rules[%d].retry", i), "one request may become %d tries (%s), as far as retry budgets let them", n, strings.Join(road, " × ")))
+		}
+	}
+	return out
+}
+
+// tries is what one request of a rule may become at the end of the road, and the hops that
+// multiply it.
+func (c *chains) tries(r *spec.Rule, at string, seen map[string]bool) (n uint32, road []string) {
+	if len(r.To) == 0 {
+		return 1, nil
+	}
+	most, rest := uint32(1), []string(nil)
+	for _, to := range r.To {
+		for _, l := range c.behind(to.Upstream) {
+			if seen[l.name] {
+				continue
+			}
+			seen[l.name] = true
+			for _, name := range l.Routes {
+				route, ok := c.spec.Route(name)
+				if !ok {
+					continue
+				}
+				for i := range route.Rules {
+					if m, road := c.tries(&route.Rules[i], fmt.Sprintf("Route/%s rules[%d]", name, i), seen); m > most {
+						most, rest = m, road
+					}
+				}
+			}
+			delete(seen, l.name)
+		}
+	}
+	mine := max(1, r.Retry.Attempts)
+	if most > 1 && !slices.ContainsFunc(r.Retry.On, func(on string) bool { return slices.Contains(again, on) }) {
+		mine = 1 // the next hop answers: that is not tried again here
+	}
+	if mine > 1 {
+		rest = append([]string{fmt.Sprintf("%d by %s", mine, at)}, rest...)
+	}
+	return mine * most, rest
+}
