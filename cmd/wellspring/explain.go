@@ -15,8 +15,8 @@ import (
 
 func explainCommand(g *global) *cobra.Command {
 	var q struct {
-		host, path, method, proxy, log string
-		headers                        []string
+		host, path, method, proxy, log, at string
+		headers                            []string
 	}
 	cmd := &cobra.Command{
 		Use: "explain [UPSTREAM]", Short: "Say why requests fail", Args: cobra.MaximumNArgs(1),
@@ -29,9 +29,12 @@ func explainCommand(g *global) *cobra.Command {
 			"as Envoy does, and explains the upstream that the request goes to. --log takes\n" +
 			"a line of an access log: Wellspring's, Envoy's default, Istio's, or JSON; - is\n" +
 			"stdin.\n\n" +
+			"--at looks back: at the documents, the registry and the events of then, and at\n" +
+			"what the server had found by itself. Nobody is asked.\n\n" +
 			"A finding is certain where a proxy shows it, likely where it explains what is\nseen, possible where nothing speaks against it.\n\n" +
 			"Exit status: 0 nothing was found, 79 something was.",
 		Example: "  wellspring explain catalog\n  wellspring explain catalog --proxy edge-1\n" +
+			"  wellspring explain catalog --at 14:10\n" +
 			"  wellspring explain --host shop.example --path /cart -H 'x-user: anna'\n" +
 			"  grep ' 503 ' access.log | tail -1 | wellspring explain --log -\n" +
 			"  wellspring explain catalog -o json | jq -r '.findings[0].code'",
@@ -49,6 +52,13 @@ func explainCommand(g *global) *cobra.Command {
 				if v != "" {
 					ask.Set(key, v)
 				}
+			}
+			if q.at != "" {
+				at, err := moment(q.at, time.Now())
+				if err != nil {
+					return &exitError{exitUsage, "--at: " + err.Error()}
+				}
+				ask.Set("at", at.Format(time.RFC3339Nano))
 			}
 			if !ask.Has("upstream") && !ask.Has("host") && !ask.Has("log") {
 				return &exitError{exitUsage, "name an upstream, or a request with --host and --path, or --log LINE; see wellspring explain --help"}
@@ -84,6 +94,7 @@ func explainCommand(g *global) *cobra.Command {
 	f.StringVar(&q.method, "method", "", "its method (default GET)")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, "one of its headers, NAME: VALUE; may be repeated")
 	f.StringVar(&q.proxy, "proxy", "", "only what this proxy was sent, reports and answers")
+	f.StringVar(&q.at, "at", "", "at a time that is over: 2h (ago), 14:00, or RFC 3339")
 	f.StringVar(&q.log, "log", "", "a line of an access log, or - to read it from stdin")
 	return cmd
 }
@@ -93,7 +104,7 @@ func showExplanation(w io.Writer, e diagnose.Explanation, wide bool) error {
 	var b strings.Builder
 	says := e.Says
 	if !e.Since.IsZero() {
-		says += fmt.Sprintf(", since %s (%s)", utc(e.Since), ago(e.Since))
+		says += fmt.Sprintf(", since %s (%s)", utc(e.Since), elapsed(e.At.Sub(e.Since)))
 	}
 	if e.Lost > 0 {
 		says += fmt.Sprintf(", %d requests lost", e.Lost)

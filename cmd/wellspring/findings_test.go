@@ -93,6 +93,9 @@ hooks: [{name: restart, codes: [H3], command: [%s]}, {name: other, codes: [A1], 
 		t.Errorf("while all is well: exit %d: %s", code, out)
 	}
 
+	time.Sleep(time.Second)
+	well := time.Now()
+
 	// 1. one is gone: no outage yet
 	s.backends[0].Kill()
 	f := s.control.finds(15*time.Second, "W1", findings.Warning, true)
@@ -132,6 +135,8 @@ hooks: [{name: restart, codes: [H3], command: [%s]}, {name: other, codes: [A1], 
 		t.Errorf("metric: %v", n)
 	}
 
+	during := time.Now()
+
 	// 3. a restart, without warning, changes nothing of that
 	if err := s.control.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -159,6 +164,15 @@ hooks: [{name: restart, codes: [H3], command: [%s]}, {name: other, codes: [A1], 
 	all := s.control.findings("web", true)
 	if i := slices.IndexFunc(all, func(f findings.TimedFinding) bool { return f.Code == "H3" }); i < 0 || all[i].Ended.Before(all[i].Begun) || all[i].Begun != again.Begun {
 		t.Errorf("over: %+v", all)
+	}
+
+	// 5. what was then, from before the restart
+	out, code = s.control.cli("explain", "web", "--at", during.Format(time.RFC3339Nano))
+	if t.Log(out); code != 79 || !strings.Contains(out, "CAUSE H3 ") || !strings.Contains(out, "certain") || !strings.Contains(out, "time that is over") {
+		t.Errorf("then: exit %d: %s", code, out)
+	}
+	if out, code = s.control.cli("explain", "web", "--at", well.Format(time.RFC3339Nano)); code != 0 || !strings.Contains(out, "nothing was found") {
+		t.Errorf("before: exit %d: %s", code, out)
 	}
 	out, _ = s.control.cli("events", "--since", "10m")
 	for _, want := range []string{"finding.begun  web  critical → H3", "hook.run  web  H3 → done  by hook restart", "finding.ended  web  H3 → over"} {

@@ -20,6 +20,9 @@ import (
 type Evidence interface {
 	// Ask gathers all that can be known, or what one proxy has of it.
 	Ask(ctx context.Context, upstream, proxy string) (diagnose.Case, error)
+	// Then gathers what is recorded of a time that is over, SpecAt is the Spec of then.
+	Then(ctx context.Context, upstream string, at time.Time) (diagnose.Case, error)
+	SpecAt(at time.Time) *spec.Spec
 	lint.World
 }
 
@@ -31,6 +34,7 @@ type (
 		Method   string   `query:"method" default:"GET"`
 		Header   []string `query:"header,explode" doc:"NAME: VALUE of that request"`
 		Log      string   `query:"log" maxLength:"65536" doc:"a line of an access log: ours, Envoy's default, Istio's, or JSON"`
+		At       string   `query:"at" format:"date-time" doc:"at a time that is over, by what was recorded: nobody is asked"`
 		Proxy    string   `query:"proxy" doc:"id of a proxy: only what it was sent, reports and answers"`
 	}
 	explainOut struct{ Body diagnose.Explanation }
@@ -57,6 +61,14 @@ func (s *server) explain(api huma.API) {
 // asking is the request that is asked about, and the line of a log that it was read from.
 // A log's cluster that is one of our upstreams is asked about by its name.
 func (s *server) asking(in *explainIn) (a spec.Asking, l *diagnose.LogLine, err error) {
+	if at := in.at(); !at.IsZero() {
+		switch {
+		case at.After(time.Now()):
+			return a, nil, newError(http.StatusBadRequest, "at: "+in.At+" is still to come")
+		case in.Proxy != "":
+			return a, nil, newError(http.StatusBadRequest, "at and proxy: what one proxy saw is not recorded; ask without proxy")
+		}
+	}
 	ways := 0
 	for _, x := range []string{in.Upstream, in.Host + in.Path, in.Log} {
 		if x != "" {
@@ -90,16 +102,13 @@ func (s *server) asking(in *explainIn) (a spec.Asking, l *diagnose.LogLine, err 
 // answer explains an upstream, or the one of those on a request's way that does worst.
 func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking, l *diagnose.LogLine) (diagnose.Explanation, error) {
 	if in.Upstream != "" {
-		if _, ok := s.withImports().Upstream(in.Upstream); !ok {
-			return diagnose.Explanation{}, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: in.Upstream}))
-		}
-		c, err := s.Evidence.Ask(ctx, in.Upstream, in.Proxy)
-		if err != nil {
-			return diagnose.Explanation{}, failed(err)
-		}
-		return diagnose.Explain(c), nil
+		return s.explained(ctx, in, in.Upstream)
 	}
-	ways, err := s.ways(ctx, in.Proxy, a, l)
+	sp := s.withImports()
+	if at := in.at(); !at.IsZero() {
+		sp = s.Evidence.SpecAt(at)
+	}
+	ways, err := s.ways(ctx, sp, in.Proxy, a, l)
 	if err != nil {
 		return diagnose.Explanation{}, err
 	}
@@ -110,22 +119,48 @@ func (s *server) answer(ctx context.Context, in *explainIn, a spec.Asking, l *di
 		}
 		return diagnose.NoWay(ways, a, time.Now()), nil
 	}
-	c, err := s.Evidence.Ask(ctx, worst, in.Proxy)
+	e, err := s.explained(ctx, in, worst)
 	if err != nil {
-		return diagnose.Explanation{}, failed(err)
+		return e, err
 	}
-	e := diagnose.Explain(c).Sibling(well)
+	if in.at().IsZero() {
+		e = e.Sibling(well)
+	}
 	for _, w := range ways {
 		e.Road = append(e.Road, diagnose.Road(w))
 	}
 	return e, nil
 }
 
+// at is the time that is asked about; zero is now.
+func (in *explainIn) at() time.Time {
+	at, _ := time.Parse(time.RFC3339, in.At) // its form was checked
+	return at
+}
+
+// explained says why requests to one upstream fail, or failed.
+func (s *server) explained(ctx context.Context, in *explainIn, name string) (diagnose.Explanation, error) {
+	var c diagnose.Case
+	var err error
+	if at := in.at(); !at.IsZero() {
+		c, err = s.Evidence.Then(ctx, name, at)
+	} else {
+		if _, ok := s.withImports().Upstream(name); !ok {
+			return diagnose.Explanation{}, failed(s.notFound(spec.Ref{Kind: spec.KindUpstream, Name: name}))
+		}
+		c, err = s.Evidence.Ask(ctx, name, in.Proxy)
+	}
+	if err != nil {
+		return diagnose.Explanation{}, failed(err)
+	}
+	return diagnose.Explain(c), nil
+}
+
 // ways are where a request goes: at the listeners of one proxy or, where none is named, of
 // all but those that lead to the application beside a proxy. A log's route goes before
 // its host and path: it was matched by all of the request.
-func (s *server) ways(ctx context.Context, proxy string, a spec.Asking, l *diagnose.LogLine) ([]spec.Way, error) {
-	sp, group := s.withImports(), ""
+func (s *server) ways(ctx context.Context, sp *spec.Spec, proxy string, a spec.Asking, l *diagnose.LogLine) ([]spec.Way, error) {
+	group := ""
 	if proxy != "" {
 		for _, st := range s.Fleet.Streams(ctx) {
 			if st.ID == proxy {

@@ -48,6 +48,10 @@ type Case struct {
 	Asked    []Asked
 	Probes   []probe.Result
 	NotAsked []string
+	// Past tells that At is over: nobody was asked, and what proxies saw is not known but
+	// by what was Recorded of it.
+	Past     bool
+	Recorded []Finding
 
 	shown map[Code]Finding // by the proxies that were asked
 }
@@ -141,6 +145,16 @@ type caseCheck struct {
 // caseChecks by hop.
 var caseChecks = slices.Concat(sourceChecks, serviceChecks, streamChecks, replayChecks, failureChecks, changeChecks)
 
+// pastChecks need nobody's answer of now.
+var pastChecks = slices.Concat(sourceChecks, serviceChecks, changeChecks)
+
+func (c *Case) checks() []caseCheck {
+	if c.Past {
+		return pastChecks
+	}
+	return caseChecks
+}
+
 // Explain says why requests to an upstream fail, or soon will.
 func Explain(c Case) Explanation {
 	e := Explanation{
@@ -170,7 +184,7 @@ func (c *Case) find() (found map[Code]Finding, ruledOut []Ruled) {
 	found = map[Code]Finding{}
 	by := map[Code]string{}
 	told := map[Code]bool{} // what Envoys show, and a finding of the case tells
-	for _, x := range caseChecks {
+	for _, x := range c.checks() {
 		claim, why := x.run(c)
 		switch {
 		case claim == nil && why != "":
@@ -188,6 +202,15 @@ func (c *Case) find() (found map[Code]Finding, ruledOut []Ruled) {
 			}
 			found[x.code] = f
 		}
+	}
+	for _, f := range c.Recorded {
+		if f.Code == "" || f.Code[0] == 'W' {
+			continue
+		}
+		if x, is := found[f.Code]; is {
+			f = f.and(x)
+		}
+		found[f.Code] = f
 	}
 	for code, f := range c.shown {
 		if told[code] {
@@ -319,6 +342,8 @@ func (c *Case) says(worst *Reach) string {
 		return "no healthy upstream, by its source: " + c.Health.Why
 	case c.Health.Why != "":
 		return c.Health.Why
+	case c.Past:
+		return "its source said that all was well; what proxies saw is recorded where it turned"
 	case seen == nil || seen.Reporting == 0:
 		return "its source says that all is well; no proxy reports on it"
 	}

@@ -1,6 +1,10 @@
 package diagnose
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/wellspring-xds/wellspring/pkg/model"
+)
 
 // Code of a cause. One that was released is never reused.
 type Code string
@@ -157,6 +161,14 @@ func CauseOf(code Code) (Cause, bool) {
 		return catalogue[i], true
 	}
 	return Cause{}, false
+}
+
+// Recorded is a finding as the event of its begin has it.
+func Recorded(e model.Event) Finding {
+	cause, _ := CauseOf(Code(e.To))
+	f := Finding{Code: cause.Code, Title: cause.Title, Strength: Likely, Says: e.Reason, Evidence: append([]string{}, e.Evidence...), Next: "see what is found now: wellspring findings " + e.Subject.Name}
+	_ = f.Strength.UnmarshalText([]byte(e.Strength)) // of an older version, without one: likely
+	return f
 }
 
 // Causes lists the catalogue, in the order in which findings of equal strength are told.

@@ -14,6 +14,14 @@ var warningChecks = []caseCheck{{W1, nil, onEdge}, {W3, nil, nearlyFull}, {W4, n
 // warnings runs their checks.
 func (c *Case) warnings() []Finding {
 	out := []Finding{}
+	if c.Past {
+		for _, f := range c.Recorded {
+			if f.Code != "" && f.Code[0] == 'W' {
+				out = append(out, f)
+			}
+		}
+		return out
+	}
 	for _, x := range warningChecks {
 		if claim, _ := x.run(c); claim != nil {
 			out = append(out, claim.finding(x.code))

@@ -156,7 +156,7 @@ func (g *Gatherer) before(c *diagnose.Case, proxy string) {
 	c.Changes, cut = g.touching(c.Upstream, c.Spec, since)
 	c.HistoryRead, c.NotAsked = len(cut) == 0, append(c.NotAsked, cut...)
 	if !since.IsZero() && proxy == "" {
-		c.Requests, c.Lost = g.lost(c.Upstream, since)
+		c.Requests, c.Lost = g.lost(c.Upstream, since, c.At)
 	}
 }
 
@@ -212,15 +212,16 @@ func groupsOf(sp *spec.Spec, upstream string) (out []string) {
 	return out
 }
 
-// lost counts the requests since a time, to the minute; of more than an hour, to the hour.
-func (g *Gatherer) lost(name string, since time.Time) (requests, lost uint64) {
+// lost counts the requests since a time until another, to the minute; of more than an hour
+// ago, to the hour.
+func (g *Gatherer) lost(name string, since, until time.Time) (requests, lost uint64) {
 	minutes, hours := g.Seen.Trend(name)
 	spans, from := minutes, since.Truncate(time.Minute)
 	if time.Since(since) > lastHour {
 		spans, from = hours, since.Truncate(time.Hour)
 	}
 	for _, x := range spans {
-		if !x.From.Before(from) {
+		if !x.From.Before(from) && !x.From.After(until) {
 			requests, lost = requests+x.Requests, lost+x.Failed
 		}
 	}

@@ -27,10 +27,14 @@ func (g *Gatherer) happened(ctx context.Context, k model.ServiceKey, upstream st
 	return about(all, k, upstream), notAsked
 }
 
-// about are the events of the last hour that are of an upstream, of its service or its
+// about are the events of the last hour that matter to an upstream.
+func about(all []model.Event, k model.ServiceKey, upstream string) []model.Event {
+	return aboutSince(all, k, upstream, time.Now().Add(-lastHour))
+}
+
+// aboutSince are the events since a time that are of an upstream, of its service or its
 // source, or of everything.
-func about(all []model.Event, k model.ServiceKey, upstream string) (out []model.Event) {
-	from := time.Now().Add(-lastHour)
+func aboutSince(all []model.Event, k model.ServiceKey, upstream string, from time.Time) (out []model.Event) {
 	source := model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
 	for _, e := range all {
 		switch {

@@ -26,6 +26,7 @@ package findings
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -85,14 +86,15 @@ type entry struct {
 // book keeps findings. It is pure but for its own state.
 type book struct {
 	entries map[key]*entry
-	ended   []TimedFinding // oldest first
+	looked  map[model.Subject]time.Time // last
+	ended   []TimedFinding              // oldest first
 }
 
-func newBook() *book { return &book{entries: map[key]*entry{}} }
+func newBook() *book { return &book{entries: map[key]*entry{}, looked: map[model.Subject]time.Time{}} }
 
 // take says what one look at a subject found, and returns what began, or turned from a
-// warning to an outage, and what ended by it.
-// since is when it began by what is known; zero is not known.
+// warning to an outage, and what ended by it. since is when it began by what is known, and
+// zero where it is not; what the look before did not find began after that.
 func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time) (begun, ended []TimedFinding) {
 	there := map[diagnose.Code]bool{}
 	for i, f := range found {
@@ -103,6 +105,9 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 			e.Begun = now
 			if !since.IsZero() && since.Before(now) {
 				e.Begun = since.UTC()
+			}
+			if last := b.looked[of]; e.Begun.Before(last) {
+				e.Begun = last
 			}
 			b.entries[key{of, f.Code}] = e
 		}
@@ -130,12 +135,14 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 			ended = append(ended, b.end(k, e.missed))
 		}
 	}
+	b.looked[of] = now
 	slices.SortFunc(ended, func(a, c TimedFinding) int { return cmp.Compare(a.Code, c.Code) })
 	return begun, ended
 }
 
 // drop ends what is open of a subject that is no more.
 func (b *book) drop(gone func(model.Subject) bool, now time.Time) (ended []TimedFinding) {
+	maps.DeleteFunc(b.looked, func(of model.Subject, _ time.Time) bool { return gone(of) })
 	for k, e := range b.entries {
 		switch {
 		case !gone(k.of):
@@ -188,7 +195,7 @@ func inOrder(a, b TimedFinding) int {
 func (b *book) restore(all []model.Event) {
 	for _, e := range all {
 		begun, over := key{e.Subject, diagnose.Code(e.To)}, key{e.Subject, diagnose.Code(e.From)}
-		cause, known := diagnose.CauseOf(begun.code)
+		_, known := diagnose.CauseOf(begun.code)
 		switch {
 		case e.Kind == model.EventFindingEnded && b.entries[over] != nil:
 			b.end(over, e.Time)
@@ -197,8 +204,8 @@ func (b *book) restore(all []model.Event) {
 		case e.Kind == model.EventFindingBegun && known:
 			x := &entry{open: true, looks: leastLooks}
 			x.TimedFinding = TimedFinding{
-				Subject: e.Subject, Severity: Severity(e.From), Begun: e.Time, Seen: e.Time,
-				Finding: diagnose.Finding{Code: begun.code, Title: cause.Title, Strength: diagnose.Likely, Says: e.Reason, Evidence: []string{}},
+				Subject: e.Subject, Severity: Severity(e.From), Begun: e.Since, Seen: e.Time,
+				Finding: diagnose.Recorded(e),
 			}
 			b.entries[begun] = x
 		}

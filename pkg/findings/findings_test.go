@@ -64,6 +64,10 @@ func TestBook(t *testing.T) {
 	for range 2 { // what is known of its begin goes before the look; what is of another is left alone
 		b.take(upstream("api"), []TimedFinding{h3}, at(-60), at(90))
 	}
+	if b.take(web, []TimedFinding{w1, h3}, at(-60), at(95)); !b.open()[0].Begun.Equal(at(-60)) || !b.open()[1].Begun.Equal(at(84)) { // the look before did not find it
+		t.Errorf("of the look before: %+v", b.open())
+	}
+	delete(b.entries, key{web, "H3"})
 	if open := b.open(); codes(open) != "H3 W1" || !open[0].Begun.Equal(at(-60)) || !open[0].Seen.Equal(at(90)) {
 		t.Errorf("of two: %+v", open)
 	}
@@ -77,7 +81,7 @@ func TestBook(t *testing.T) {
 func TestRestore(t *testing.T) {
 	b := newBook()
 	event := func(kind, name, from, to string, s int) model.Event {
-		return model.Event{Kind: kind, Subject: upstream(name), From: from, To: to, Reason: "says", Time: now.Add(time.Duration(s) * time.Second)}
+		return model.Event{Kind: kind, Subject: upstream(name), From: from, To: to, Reason: "says", Time: now.Add(time.Duration(s)*time.Second + time.Second), Since: now.Add(time.Duration(s) * time.Second)}
 	}
 	b.restore([]model.Event{
 		event(model.EventFindingBegun, "web", "warning", "H3", -60), event(model.EventFindingBegun, "web", "critical", "H3", -55), event(model.EventFindingBegun, "web", "warning", "W1", -50),

@@ -373,7 +373,7 @@ func of(e diagnose.Explanation, reached bool) (out []TimedFinding) {
 // began tells of findings that did.
 func (w *Watch) began(all []TimedFinding) {
 	for _, f := range all {
-		w.cfg.Emit(model.Event{Kind: model.EventFindingBegun, Subject: f.Subject, From: string(f.Severity), To: string(f.Code), Reason: f.Says})
+		w.cfg.Emit(model.Event{Kind: model.EventFindingBegun, Subject: f.Subject, From: string(f.Severity), To: string(f.Code), Reason: f.Says, Since: f.Begun, Strength: f.Strength.String(), Evidence: f.Evidence})
 		w.cfg.Logger.Info("finding", "code", f.Code, "of", f.Subject.Name, "severity", f.Severity, "strength", f.Strength.String(), "says", f.Says)
 		w.cfg.Begun(f)
 	}

@@ -329,7 +329,7 @@ func TestWatchRestored(t *testing.T) {
 		w.certificates = []model.Certificate{{File: "edge.pem", State: model.CertificateExpiring, NotAfter: time.Now().Add(90 * time.Hour)}, {File: "fine.pem"}}
 		before := time.Now().Add(-time.Hour).UTC()
 		w.recorded = []model.Event{
-			{Kind: model.EventFindingBegun, Time: before, Subject: upstream("web"), From: "critical", To: "A1"},
+			{Kind: model.EventFindingBegun, Time: before.Add(time.Second), Since: before, Subject: upstream("web"), From: "critical", To: "A1"},
 			{Kind: model.EventFindingBegun, Time: before, Subject: upstream("gone"), From: "critical", To: "A1"},
 		}
 		x := w.run(t)

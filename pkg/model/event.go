@@ -20,6 +20,10 @@ type Event struct {
 	To       string    `json:"to,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Actor    string    `json:"actor,omitempty"`
+	// Since, Strength and Evidence are of a finding.
+	Since    time.Time `json:"since,omitzero" doc:"when what was found began"`
+	Strength string    `json:"strength,omitempty"`
+	Evidence []string  `json:"evidence,omitempty"`
 }
 
 // Subject is what an event is about: a document kind, Source, Service or Proxy,
