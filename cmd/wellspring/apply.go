@@ -443,8 +443,8 @@ func lintCommand(g *global) *cobra.Command {
 			"who the registry knows, whether a new health check passes at endpoints that are\n" +
 			"healthy now, how fast endpoints are replaced. Without -f the documents in force\n" +
 			"are held against what runs.\n\n" +
-			"Each warning ends with a code; `ignore: [CODE]` beside a document's kind and name\n" +
-			"says that it is meant so. Proposals stand on stderr, and count as fine.\n\n" +
+			"Each warning ends with a code; `ignore: [CODE]` beside a document's name says\n" +
+			"that it is meant so. Proposals stand on stderr, and count as fine.\n\n" +
 			"Exit status: 0 fine, 65 a document is invalid, 79 warnings only.",
 		Example: "  wellspring lint -f ./documents\n  wellspring lint -f shop.yaml --server 127.0.0.1:18002\n  wellspring lint",
 	}

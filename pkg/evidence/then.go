@@ -43,7 +43,7 @@ func (g *Gatherer) Then(ctx context.Context, name string, at time.Time) (c diagn
 	if len(all) == maxEvents {
 		c.NotAsked = append(c.NotAsked, fmt.Sprintf("what happened before %s: only the %d newest events until then are read", all[0].Time.UTC().Format(time.DateTime), maxEvents))
 	}
-	c.Known = knownAt(until, key, at)
+	c.Known = knownAt(until, key)
 	if len(until) == 0 || until[0].Time.After(at) {
 		c.NotAsked = append(c.NotAsked, "who was registered: nothing is recorded of then")
 	}
@@ -103,7 +103,7 @@ func (g *Gatherer) specAt(at time.Time) (sp *spec.Spec, why string) {
 
 // knownAt is what a source had said of a service by a time: events replayed. A process that
 // begins tells all of them anew.
-func knownAt(events []model.Event, key model.ServiceKey, at time.Time) (k model.Known) {
+func knownAt(events []model.Event, key model.ServiceKey) (k model.Known) {
 	source := model.ServiceKey{Source: key.Source, Datacenter: key.Datacenter}
 	boot, there := "", map[string]model.Endpoint{}
 	for _, e := range events {

@@ -67,7 +67,7 @@ func TestKnownAt(t *testing.T) {
 	} {
 		at := noon.Add(time.Duration(x.second) * time.Second)
 		until := all[:len(all)-len(after(all, at))]
-		k := knownAt(until, web, at)
+		k := knownAt(until, web)
 		if got := said(k); got != x.want || (k.Failure != nil) != x.failed || x.failed && (k.Reason != "no leader" || k.FailingSince != noon.Add(15*time.Second)) {
 			t.Errorf("at %d: %s, %v (%s since %s), want %s", x.second, got, k.Failure, k.Reason, k.FailingSince, x.want)
 		}
