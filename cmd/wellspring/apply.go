@@ -97,8 +97,8 @@ func placeAll(faults []spec.Fault, docs []*spec.Document) {
 		faults[i].File, faults[i].Line, faults[i].Column = "", 0, 0
 		for _, d := range docs {
 			if d.String() == f.Document {
-				faults[i] = d.Fault(f.Field, f.Message)
-				faults[i].Allowed = f.Allowed
+				at := d.Fault(f.Field, f.Message)
+				faults[i].File, faults[i].Line, faults[i].Column = at.File, at.Line, at.Column
 			}
 		}
 	}

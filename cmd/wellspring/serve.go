@@ -193,11 +193,13 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
 	})
 	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
-	hooks := hook.New(hook.Config{Hooks: hooksOf(c.Hooks), Client: calls.Client(), Emit: happened.Emit, Logger: log})
+	var hooks *hook.Runner
 	found := findings.New(findings.Config{
 		Health: watch.Health, Certificates: certificates.List, Evidence: gatherer, Events: happened, Recorded: recorded, Stirred: seen.Stirred, Streams: streams.Streams,
-		Upstreams: func(group string) []string { return publisher.Spec().Upstreams(group) }, Emit: happened.Emit, Begun: hooks.Begun, Logger: log,
+		Upstreams: func(group string) []string { return publisher.Spec().Upstreams(group) }, Emit: happened.Emit, Begun: func(f findings.TimedFinding) { hooks.Begun(f) }, Logger: log,
 	})
+	hookCalls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts, Timeout: longestHook(c.Hooks)}
+	hooks = hook.New(hook.Config{Hooks: hooksOf(c.Hooks), Client: hookCalls.Client(), Open: found.IsOpen, Emit: happened.Emit, Logger: log})
 	notifier := notify.New(notify.Config{
 		Receivers: receivers(c.Notify), Health: watch.Health, Lost: func(name string) uint64 { return seen.All(name).Failed }, Causes: found.Causes, Client: calls.Client(), Logger: log,
 		After: c.Notify.After.D(), Clear: c.Notify.Clear.D(),
@@ -291,6 +293,14 @@ func hooksOf(all []hookConfig) (out []hook.Hook) {
 		out = append(out, x)
 	}
 	return out
+}
+
+// longestHook is the longest that a hook may take.
+func longestHook(all []hookConfig) (d time.Duration) {
+	for _, h := range all {
+		d = max(d, h.Timeout.D())
+	}
+	return d
 }
 
 func receivers(c notifyConfig) (out []notify.Receiver) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -345,7 +346,7 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 	docs := edited(r.After, a.Edits)
 	out.Warnings = append(out.Warnings, lint.Documents(r.After, docs)...)
 	if dry {
-		out.Warnings = append(out.Warnings, lint.Living(ctx, r.After, docs, s.Evidence, true)...)
+		out.Warnings = append(out.Warnings, lint.Living(ctx, r.After, docs, s.Evidence, s.mayTry(ctx, r.Before))...)
 	}
 	out.Warnings = lint.Settled(r.After, out.Warnings, streams)
 	count := map[string]int{}
@@ -372,6 +373,24 @@ func (s *server) commit(ctx context.Context, a store.Apply, dry bool) (store.Res
 		out.Impact = []model.Impact{}
 	}
 	return r, out, nil
+}
+
+// mayTry tells which health checks a dry run tries: new ones, of somebody who may have the
+// proxies send them; and only those that change nothing where they are sent.
+func (s *server) mayTry(ctx context.Context, before *spec.Spec) func(d *spec.Document, u *spec.Upstream) bool {
+	return func(d *spec.Document, u *spec.Upstream) bool {
+		if !mayWrite(ctx) || len(u.HealthChecks) == 0 {
+			return false
+		}
+		if was, ok := before.Upstream(d.Name); ok && reflect.DeepEqual(was.HealthChecks, u.HealthChecks) {
+			return false
+		}
+		switch h := u.HealthChecks[0]; {
+		case h.HTTP != nil && h.HTTP.Method != http.MethodGet && h.HTTP.Method != http.MethodHead, h.TCP != nil && h.TCP.Send != "":
+			return false
+		}
+		return true
+	}
 }
 
 // edited are the documents of some edits, as they are after them.

@@ -28,7 +28,7 @@ func (s *server) lint(api huma.API) {
 			streams, docs := s.Fleet.Streams(ctx), sp.Documents("")
 			all = append(all, sp.Heeded(odd)...)
 			all = append(all, lint.Documents(sp, docs)...)
-			all = append(all, lint.Living(ctx, sp, docs, s.Evidence, false)...)
+			all = append(all, lint.Living(ctx, sp, docs, s.Evidence, func(*spec.Document, *spec.Upstream) bool { return false })...)
 			all = append(lint.Settled(sp, all, streams), lint.NoProxies(sp, streams)...)
 			return &lintOut{Lint{append([]spec.Fault{}, all...)}}, nil
 		})

@@ -42,6 +42,21 @@ func (c *Client) DumpOf(ctx context.Context, cluster string) (*Dump, error) {
 	return c.dump(ctx, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
 }
 
+// ConfigOf asks for the configuration alone; DumpWith for what it does with it.
+func (c *Client) ConfigOf(ctx context.Context) (*Config, error) {
+	text, err := c.get(ctx, "/config_dump")
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfig(text)
+}
+
+// DumpWith is DumpOf with a configuration that was asked for before.
+func (c *Client) DumpWith(ctx context.Context, config *Config, cluster string) (*Dump, error) {
+	d := &Dump{Config: config}
+	return d, c.run(ctx, d, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
+}
+
 // StatsOf asks for the counters and gauges of one cluster, and of the Envoy itself.
 func (c *Client) StatsOf(ctx context.Context, cluster string) (Stats, error) {
 	return c.stats(ctx, statsOf(cluster))
@@ -54,22 +69,24 @@ func statsOf(cluster string) string {
 
 func (c *Client) dump(ctx context.Context, clustersOf, statsOf string) (*Dump, error) {
 	d := &Dump{}
-	config, err := c.get(ctx, "/config_dump") // first: what a route names is there by then
-	if err != nil {
+	var err error
+	if d.Config, err = c.ConfigOf(ctx); err != nil { // first: what a route names is there by then
 		return nil, err
 	}
-	if d.Config, err = ParseConfig(config); err != nil {
-		return nil, err
-	}
+	return d, c.run(ctx, d, clustersOf, statsOf)
+}
+
+// run asks what an Envoy does now.
+func (c *Client) run(ctx context.Context, d *Dump, clustersOf, statsOf string) error {
 	clusters, err := c.get(ctx, "/clusters?format=json"+clustersOf)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if d.Clusters, err = ParseClusters(clusters); err != nil {
-		return nil, err
+		return err
 	}
 	d.Stats, err = c.stats(ctx, statsOf)
-	return d, err
+	return err
 }
 
 // Stats asks for the counters and gauges.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/envoyadmin"
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -18,12 +21,12 @@ import (
 
 // askEnvoys asks the admins of some proxies for all that they hold, first of those that
 // have it worst, and for their counters twice.
-func (g *Gatherer) askEnvoys(ctx context.Context, upstream string, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
-	who := worstFirst(streams, seen)
+func (g *Gatherer) askEnvoys(ctx context.Context, how *asking, upstream string, streams []model.Stream, seen *health.Seen) (out []diagnose.Asked, notAsked []string) {
+	who := worstFirst(streams, seen, how.proxies)
 	all, errs := make([]*diagnose.Asked, len(who)), make([]error, len(who))
 	var wg sync.WaitGroup
 	for i, p := range who {
-		wg.Go(func() { all[i], errs[i] = g.askEnvoy(ctx, p, upstream) })
+		wg.Go(func() { all[i], errs[i] = g.askEnvoy(ctx, how, p, upstream) })
 	}
 	wg.Wait()
 	for i, p := range who {
@@ -39,8 +42,11 @@ func (g *Gatherer) askEnvoys(ctx context.Context, upstream string, streams []mod
 	return out, notAsked
 }
 
-// worstFirst picks whom to ask: those that have it worst, then one of each zone.
-func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
+// worstFirst picks whom to ask: those that have it worst, then one of each zone; among
+// equals not always the same.
+func worstFirst(streams []model.Stream, seen *health.Seen, most int) (out []model.Proxy) {
+	streams = slices.Clone(streams)
+	rand.Shuffle(len(streams), func(i, j int) { streams[i], streams[j] = streams[j], streams[i] })
 	bad := map[string]bool{}
 	if p := seen.Worst(); p != nil {
 		for _, id := range p.Some {
@@ -56,20 +62,21 @@ func worstFirst(streams []model.Stream, seen *health.Seen) (out []model.Proxy) {
 			}
 		}
 	}
-	take(func(st model.Stream) bool { return bad[st.ID] }, explained/2)
-	take(func(st model.Stream) bool { return !zones[st.Locality.Zone] }, explained)
-	take(func(model.Stream) bool { return true }, explained/2)
+	half := (most + 1) / 2
+	take(func(st model.Stream) bool { return bad[st.ID] }, half)
+	take(func(st model.Stream) bool { return !zones[st.Locality.Zone] }, most)
+	take(func(model.Stream) bool { return true }, half)
 	return out
 }
 
-func (g *Gatherer) askEnvoy(ctx context.Context, p model.Proxy, upstream string) (*diagnose.Asked, error) {
+func (g *Gatherer) askEnvoy(ctx context.Context, how *asking, p model.Proxy, upstream string) (*diagnose.Asked, error) {
 	client, err := g.Admins.Client(p)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case g.admins <- struct{}{}:
-		defer func() { <-g.admins }()
+	case how.slots <- struct{}{}:
+		defer func() { <-how.slots }()
 	case <-ctx.Done():
 		return nil, errors.New("too many ask at once")
 	}
@@ -82,8 +89,44 @@ func (g *Gatherer) askEnvoy(ctx context.Context, p model.Proxy, upstream string)
 		return nil, ctx.Err()
 	case <-time.After(lookApart):
 	}
-	a.Dump, err = client.DumpOf(ctx, upstream)
+	if how.keeps == 0 {
+		a.Dump, err = client.DumpOf(ctx, upstream)
+		return a, err
+	}
+	config, err := g.configOf(ctx, p.ID, client, how.keeps)
+	if err == nil {
+		a.Dump, err = client.DumpWith(ctx, config, upstream)
+	}
 	return a, err
+}
+
+// configOf is what a proxy is configured with, or was some time ago: it is large.
+func (g *Gatherer) configOf(ctx context.Context, proxy string, client *envoyadmin.Client, keeps time.Duration) (*envoyadmin.Config, error) {
+	g.mu.Lock()
+	for id, c := range g.configs { // of those that are gone
+		if id != proxy && c.mu.TryLock() {
+			if time.Since(c.at) > time.Minute {
+				delete(g.configs, id)
+			}
+			c.mu.Unlock()
+		}
+	}
+	c := g.configs[proxy]
+	if c == nil {
+		c = &config{}
+		g.configs[proxy] = c
+	}
+	g.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.is != nil && time.Since(c.at) < keeps {
+		return c.is, nil
+	}
+	is, err := client.ConfigOf(ctx)
+	if err == nil {
+		c.is, c.at = is, time.Now()
+	}
+	return is, err
 }
 
 // probe tries endpoints from here: first those that a proxy would not use.

@@ -88,7 +88,25 @@ type Config struct {
 // Gatherer gathers. It is safe for concurrent use.
 type Gatherer struct {
 	Config
-	admins chan struct{} // those that are asked for all that they hold
+	operators, own asking
+
+	mu      sync.Mutex // guards what follows
+	configs map[string]*config
+	earlier *[]model.Event // before this process, of the last hour; nil was not read yet
+}
+
+// asking is for whom proxies are asked for all that they hold.
+type asking struct {
+	slots   chan struct{} // those that are asked at once; each takes a second at least
+	proxies int           // that are asked of one upstream
+	keeps   time.Duration // a configuration may be so old
+}
+
+// config is what a proxy was configured with.
+type config struct {
+	mu sync.Mutex // held while it is asked: who comes meanwhile waits for the answer
+	is *envoyadmin.Config
+	at time.Time
 }
 
 // New returns a gatherer.
@@ -96,18 +114,17 @@ func New(cfg Config) *Gatherer {
 	if cfg.ClientTLS == nil {
 		cfg.ClientTLS = func(string) (*tls.Config, error) { return nil, nil }
 	}
-	return &Gatherer{cfg, make(chan struct{}, adminsAtOnce)}
+	return &Gatherer{
+		Config: cfg, operators: asking{make(chan struct{}, 32), 6, 0}, own: asking{make(chan struct{}, 8), 3, 20 * time.Second},
+		configs: map[string]*config{},
+	}
 }
-
-// adminsAtOnce are asked for all that they hold; each takes a second at least.
-const adminsAtOnce = 32
 
 // What gathering may take: each part by itself, and all together.
 const (
 	gatherAll  = 1900 * time.Millisecond
 	gatherDisk = time.Second
 	lookApart  = time.Second // two looks at counters
-	explained  = 6           // proxies whose admins are asked for all
 	lastHour   = time.Hour
 )
 
@@ -115,6 +132,16 @@ const (
 // error is model.ErrNotFound where there is no such upstream, or that proxy does not reach
 // it.
 func (g *Gatherer) Ask(ctx context.Context, name, proxy string) (c diagnose.Case, err error) {
+	return g.ask(ctx, &g.operators, name, proxy)
+}
+
+// Watch is Ask for who asks about many, again and again: of fewer proxies, and with
+// configurations that were asked for some seconds ago.
+func (g *Gatherer) Watch(ctx context.Context, name string) (diagnose.Case, error) {
+	return g.ask(ctx, &g.own, name, "")
+}
+
+func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c diagnose.Case, err error) {
 	ctx, cancel := context.WithTimeout(ctx, gatherAll)
 	defer cancel()
 	if err := g.remember(ctx, &c, name, proxy); err != nil {
@@ -123,7 +150,7 @@ func (g *Gatherer) Ask(ctx context.Context, name, proxy string) (c diagnose.Case
 	var wg sync.WaitGroup
 	var notAsked [3][]string
 	wg.Go(func() { c.Events, notAsked[0] = g.happened(ctx, c.Health.Service, name) })
-	wg.Go(func() { c.Asked, notAsked[1] = g.askEnvoys(ctx, name, c.Streams, c.Health.Seen) })
+	wg.Go(func() { c.Asked, notAsked[1] = g.askEnvoys(ctx, how, name, c.Streams, c.Health.Seen) })
 	wg.Go(func() { c.Probes, notAsked[2] = g.probe(ctx, name, c.Spec, c.Endpoints, c.Views) })
 	wg.Wait()
 	if err := g.remember(ctx, &c, name, proxy); err != nil {

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +18,36 @@ func (g *Gatherer) happened(ctx context.Context, k model.ServiceKey, upstream st
 	if len(all) < maxEvents && (len(all) == 0 || all[0].Time.After(from)) { // more is not read from disk either
 		ctx, cancel := context.WithTimeout(ctx, gatherDisk)
 		defer cancel()
-		recorded, err := g.Recorded.Between(ctx, from, time.Time{}, maxEvents)
+		before, err := g.eventsBefore(ctx, from, all)
 		if err != nil {
 			notAsked = append(notAsked, "events before this server began: "+err.Error())
-		} else {
-			all = recorded
 		}
+		all = slices.Concat(before, all)
 	}
 	return about(all, k, upstream), notAsked
+}
+
+// eventsBefore are the events before this process began. They do not change: they are read once.
+func (g *Gatherer) eventsBefore(ctx context.Context, from time.Time, memory []model.Event) ([]model.Event, error) {
+	g.mu.Lock()
+	earlier := g.earlier
+	g.mu.Unlock()
+	if earlier != nil {
+		return *earlier, nil
+	}
+	recorded, err := g.Recorded.Between(ctx, from, time.Time{}, maxEvents)
+	if err != nil {
+		return nil, err
+	}
+	if len(memory) == 0 {
+		return recorded, nil // which of them are this process's is not known
+	}
+	boot, _, _ := strings.Cut(memory[0].ID, "-")
+	recorded = slices.DeleteFunc(recorded, func(e model.Event) bool { return strings.HasPrefix(e.ID, boot+"-") })
+	g.mu.Lock()
+	g.earlier = &recorded
+	g.mu.Unlock()
+	return recorded, nil
 }
 
 // about are the events of the last hour that matter to an upstream.

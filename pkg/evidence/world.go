@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"reflect"
+	"slices"
 
 	"github.com/wellspring-xds/wellspring/pkg/lint"
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -25,7 +26,8 @@ func (g *Gatherer) Happened() []model.Event { return g.Events.Last(maxEvents) }
 func (g *Gatherer) Streams(ctx context.Context) []model.Stream { return g.Fleet.Streams(ctx) }
 
 // Replay implements lint.World. A check over TLS is tried where that is as it is served
-// now: certificates of a document that is not applied are not read.
+// now: certificates of a document that is not applied are not read. Of endpoints that a
+// document declares those are tried that are served now: it must not choose whom to call.
 func (g *Gatherer) Replay(ctx context.Context, name string, u *spec.Upstream, endpoints []model.Endpoint) []probe.Result {
 	if g.Prober == nil || u.Hostnames() {
 		return nil
@@ -41,8 +43,11 @@ func (g *Gatherer) Replay(ctx context.Context, name string, u *spec.Upstream, en
 			return nil
 		}
 	}
+	served, _, _ := g.Publisher.Endpoints(name)
 	for _, e := range endpoints {
-		t.Addresses = append(t.Addresses, e.Address)
+		if u.Key(name).Source != spec.SourceLocal || slices.ContainsFunc(served, func(x model.Endpoint) bool { return x.Address == e.Address }) {
+			t.Addresses = append(t.Addresses, e.Address)
+		}
 	}
 	return g.Prober.Try(ctx, t)
 }

@@ -140,12 +140,12 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 	return begun, ended
 }
 
-// drop ends what is open of a subject that is no more.
-func (b *book) drop(gone func(model.Subject) bool, now time.Time) (ended []TimedFinding) {
-	maps.DeleteFunc(b.looked, func(of model.Subject, _ time.Time) bool { return gone(of) })
+// drop ends what is open of a subject that is no more; seen is the last look at it.
+func (b *book) drop(gone func(of model.Subject, seen time.Time) bool, now time.Time) (ended []TimedFinding) {
+	maps.DeleteFunc(b.looked, gone)
 	for k, e := range b.entries {
 		switch {
-		case !gone(k.of):
+		case !gone(k.of, e.Seen):
 		case e.open:
 			ended = append(ended, b.end(k, now))
 		default:

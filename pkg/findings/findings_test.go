@@ -71,7 +71,7 @@ func TestBook(t *testing.T) {
 	if open := b.open(); codes(open) != "H3 W1" || !open[0].Begun.Equal(at(-60)) || !open[0].Seen.Equal(at(90)) {
 		t.Errorf("of two: %+v", open)
 	}
-	ended := b.drop(func(of model.Subject) bool { return of.Name == "api" }, at(100))
+	ended := b.drop(func(of model.Subject, _ time.Time) bool { return of.Name == "api" }, at(100))
 	if codes(ended) != "H3" || codes(b.open()) != "W1" || b.isOpen(upstream("api")) || !b.isOpen(web) {
 		t.Errorf("dropped %q, open %q", codes(ended), codes(b.open()))
 	}
@@ -109,7 +109,7 @@ func TestSchedule(t *testing.T) {
 		if sec == 200 { // something turns
 			s.places["bad"].touched = true
 		}
-		s.keep(at, all)
+		s.keep(at, all, nil)
 		for _, name := range s.next(at, true, 4) {
 			s.places[name].began(at)
 			s.places[name].running = false
@@ -129,18 +129,18 @@ func TestSchedule(t *testing.T) {
 	}
 	all["fine"] = true // it may be wrong now
 	end := now.Add(400 * time.Second)
-	s.keep(end, all)
+	s.keep(end, all, nil)
 	if got := s.next(end, true, 4); len(got) != 1 || got[0] != "fine" {
 		t.Errorf("due: %v", got)
 	}
 	s.places["fine"].running = true
-	if s.keep(end, map[string]bool{}); len(s.places) != 1 || len(s.next(end, true, 4)) != 0 {
+	if s.keep(end, map[string]bool{}, nil); len(s.places) != 1 || len(s.next(end, true, 4)) != 0 {
 		t.Errorf("who is being looked at is kept, and not due: %v", s.places)
 	}
 	for i := range 100 {
 		all[string(rune('a'+i))] = true
 	}
-	if s.keep(end, all); len(s.next(end, true, 4)) != 4 {
+	if s.keep(end, all, nil); len(s.next(end, true, 4)) != 4 {
 		t.Error("more than are wanted")
 	}
 }

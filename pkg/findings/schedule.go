@@ -12,6 +12,8 @@ const (
 	firstAgain = 5 * time.Second
 	suspicious = 30 * time.Second
 	quiet      = 5 * time.Minute
+	unread     = time.Minute // where the source is away
+	fewLooks   = 3           // go first: a likely cause needs a second one
 )
 
 // place is when an upstream was looked at.
@@ -20,6 +22,7 @@ type place struct {
 	looks   int  // since something turned
 	touched bool // something turned since the last look
 	ask     bool // something may be wrong
+	stale   bool // its source is away
 	running bool
 }
 
@@ -29,8 +32,11 @@ func (p *place) due(now time.Time) bool {
 		return false
 	}
 	every := quiet
-	if p.ask {
+	switch {
+	case p.ask:
 		every = min(suspicious, firstAgain<<min(p.looks, 10))
+	case p.stale:
+		every = unread
 	}
 	if p.touched {
 		every = min(every, shortest)
@@ -51,7 +57,7 @@ type schedule struct{ places map[string]*place }
 
 // keep takes which upstreams there are, and which of them may have something wrong. Of
 // those that are new the first look is spread over the time in which each has its turn.
-func (s *schedule) keep(now time.Time, all map[string]bool) {
+func (s *schedule) keep(now time.Time, all, stale map[string]bool) {
 	for name, ask := range all {
 		p := s.places[name]
 		if p == nil {
@@ -61,7 +67,7 @@ func (s *schedule) keep(now time.Time, all map[string]bool) {
 		if ask && !p.ask {
 			p.touched, p.last = true, time.Time{}
 		}
-		p.ask = ask
+		p.ask, p.stale = ask, stale[name]
 	}
 	for name, p := range s.places {
 		if _, there := all[name]; !there && !p.running {
@@ -88,7 +94,8 @@ func spread(name string) time.Duration {
 	return time.Duration(h%uint32(quiet/time.Second)) * time.Second
 }
 
-// next are those that are due: those that wait longest first, at most so many.
+// next are those that are due, at most so many: those first that were looked at few times
+// since something turned, then those that wait longest.
 func (s *schedule) next(now time.Time, ask bool, most int) (out []string) {
 	for name, p := range s.places {
 		if p.ask == ask && p.due(now) {
@@ -96,7 +103,14 @@ func (s *schedule) next(now time.Time, ask bool, most int) (out []string) {
 		}
 	}
 	slices.SortFunc(out, func(a, b string) int {
-		return cmp.Or(s.places[a].last.Compare(s.places[b].last), cmp.Compare(a, b))
+		return cmp.Or(boolean(s.places[a].looks >= fewLooks)-boolean(s.places[b].looks >= fewLooks), s.places[a].last.Compare(s.places[b].last), cmp.Compare(a, b))
 	})
 	return out[:min(len(out), max(0, most))]
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
-// Evidence gathers what is known of an upstream: Ask by asking proxies and endpoints too,
+// Evidence gathers what is known of an upstream: Watch by asking proxies and endpoints too,
 // Remember without.
 type Evidence interface {
-	Ask(ctx context.Context, upstream, proxy string) (diagnose.Case, error)
+	Watch(ctx context.Context, upstream string) (diagnose.Case, error)
 	Remember(ctx context.Context, upstream string) (diagnose.Case, error)
 }
 
@@ -62,11 +62,15 @@ const (
 	share      = 5 // of the time, one part is for looks at what is quiet
 	recent     = 10_000
 	readFor    = 10 * time.Second
+
+	settling = time.Minute     // after a start: who connects and what is imported comes by and by
+	absence  = 5 * time.Minute // of a proxy: it may come back as it was
 )
 
 // Watch keeps findings. It is safe for concurrent use.
 type Watch struct {
-	cfg Config
+	cfg     Config
+	settles time.Time // until when this process begins; set by Run before all else
 
 	mu       sync.Mutex      // guards what follows
 	touched  bool            // something turned since it was last looked at what there is
@@ -89,6 +93,7 @@ func New(cfg Config) *Watch {
 // Run looks at what is due until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	w.restore(ctx)
+	w.settles = time.Now().Add(settling)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { w.follow(ctx); return nil })
 	var asks errgroup.Group
@@ -216,18 +221,22 @@ func (w *Watch) isTouched() bool {
 // keep takes what there is now.
 func (w *Watch) keep(ctx context.Context, now time.Time) {
 	all := w.cfg.Health()
-	asks := map[string]bool{}
+	asks, stale := map[string]bool{}, map[string]bool{}
 	for _, u := range all {
 		asks[u.Name] = wrong(u) || w.cfg.Stirred(u.Name)
+		stale[u.Name] = u.Stale != nil
 	}
 	streams := w.cfg.Streams(ctx)
+	if ctx.Err() != nil {
+		return // streams that end for that are no news
+	}
 	others := w.others(streams, now)
 	left := w.left(streams)
 	w.mu.Lock()
 	for name, ask := range asks {
 		asks[name] = ask || w.book.isOpen(upstream(name))
 	}
-	w.schedule.keep(now, asks)
+	w.schedule.keep(now, asks, stale)
 	w.schedule.touch(left)
 	var begun []TimedFinding
 	for of, found := range others {
@@ -235,10 +244,16 @@ func (w *Watch) keep(ctx context.Context, now time.Time) {
 		begun = append(begun, b...)
 		w.ended(e)
 	}
-	w.ended(w.book.drop(func(of model.Subject) bool {
+	w.ended(w.book.drop(func(of model.Subject, seen time.Time) bool {
 		_, other := others[of]
 		_, there := asks[of.Name]
-		return !other && (of.Kind != string(spec.KindUpstream) || !there)
+		switch {
+		case now.Before(w.settles) || other:
+			return false
+		case of.Kind == kindProxy:
+			return now.Sub(seen) > absence
+		}
+		return of.Kind != string(spec.KindUpstream) || !there
 	}, now))
 	w.mu.Unlock()
 	slices.SortFunc(begun, inOrder)
@@ -282,17 +297,21 @@ func (w *Watch) others(streams []model.Stream, now time.Time) map[model.Subject]
 	}
 	for _, s := range streams {
 		of := model.Subject{Kind: kindProxy, Name: s.ID}
-		out[of] = nil
+		found := out[of] // another stream of that name has some
 		for _, f := range diagnose.OfProxy(s, now) {
-			out[of] = append(out[of], TimedFinding{Severity: Warning, Finding: f})
+			if !slices.ContainsFunc(found, func(x TimedFinding) bool { return x.Code == f.Code }) {
+				found = append(found, TimedFinding{Severity: Warning, Finding: f})
+			}
 		}
+		out[of] = found
 	}
 	return out
 }
 
-// wrong tells whether something may be.
+// wrong tells whether something may be. Where its source alone is away, proxies and
+// endpoints need not be asked.
 func wrong(u health.Upstream) bool {
-	return u.State != health.Healthy || u.Stale != nil || u.Spare == 0 && u.Counts.Total > 1 || u.Seen.Worst() != nil || u.Seen != nil && u.Seen.Failing()
+	return u.State != health.Healthy || u.Spare == 0 && u.Counts.Total > 1 || u.Seen.Worst() != nil || u.Seen != nil && u.Seen.Failing()
 }
 
 const (
@@ -331,7 +350,7 @@ func (w *Watch) look(ctx context.Context, name string, ask bool) {
 	var c diagnose.Case
 	var err error
 	if ask {
-		c, err = w.cfg.Evidence.Ask(ctx, name, "")
+		c, err = w.cfg.Evidence.Watch(ctx, name)
 	} else {
 		c, err = w.cfg.Evidence.Remember(ctx, name)
 	}
@@ -346,21 +365,22 @@ func (w *Watch) look(ctx context.Context, name string, ask bool) {
 	}
 	e := diagnose.Explain(c)
 	w.mu.Lock()
-	begun, ended := w.book.take(upstream(name), of(e, len(c.Groups) > 0), e.Since, time.Now().UTC())
+	begun, ended := w.book.take(upstream(name), of(e, len(c.Groups) > 0, time.Now().Before(w.settles)), e.Since, time.Now().UTC())
 	w.ended(ended)
 	w.mu.Unlock()
 	w.began(begun)
 }
 
 // of are the findings of an explanation that are to be kept. Where no listener leads to
-// an upstream nobody is harmed; that it is so is lint's to say.
-func of(e diagnose.Explanation, reached bool) (out []TimedFinding) {
+// an upstream nobody is harmed; that it is so is lint's to say. While this process begins,
+// that nobody is connected or was read yet is no finding: proxies serve on.
+func of(e diagnose.Explanation, reached, begins bool) (out []TimedFinding) {
 	severity := Warning
-	if e.Fails && reached {
+	if e.Fails && reached && (!begins || e.State != health.Unknown) {
 		severity = Critical
 	}
 	for _, f := range e.Findings {
-		if f.Strength >= diagnose.Likely && (reached || f.Code != diagnose.C1) {
+		if f.Strength >= diagnose.Likely && (reached || f.Code != diagnose.C1) && (!begins || f.Code != diagnose.C1 && f.Code != diagnose.B6) {
 			out = append(out, TimedFinding{Severity: severity, Finding: f})
 		}
 	}
@@ -396,6 +416,14 @@ func (w *Watch) List(ended bool) []TimedFinding {
 		return w.book.open()
 	}
 	return append(slices.Clone(w.book.ended), w.book.open()...)
+}
+
+// IsOpen tells whether a finding goes on.
+func (w *Watch) IsOpen(of model.Subject, code diagnose.Code) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.book.entries[key{of, code}]
+	return e != nil && e.open
 }
 
 // Causes are the codes and titles of what goes on in an upstream, the best proved first.

@@ -24,6 +24,7 @@ type world struct {
 	states       map[string]health.State
 	streams      []model.Stream
 	stirred      string
+	alone        bool // nobody is connected
 	unreached    bool // no group leads to them
 	certificates []model.Certificate
 	recorded     []model.Event
@@ -59,8 +60,8 @@ func (w *world) health() (out []health.Upstream) {
 	return out
 }
 
-// Ask finds nobody registered where an upstream is empty. It takes a second.
-func (w *world) Ask(_ context.Context, name, _ string) (diagnose.Case, error) {
+// Watch finds nobody registered where an upstream is empty. It takes a second.
+func (w *world) Watch(_ context.Context, name string) (diagnose.Case, error) {
 	w.mu.Lock()
 	w.asked[name]++
 	w.running++
@@ -74,10 +75,10 @@ func (w *world) Ask(_ context.Context, name, _ string) (diagnose.Case, error) {
 }
 
 func (w *world) Remember(_ context.Context, name string) (diagnose.Case, error) {
+	time.Sleep(10 * time.Millisecond)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remembered[name]++
-	time.Sleep(10 * time.Millisecond)
 	return w.is(name)
 }
 
@@ -91,7 +92,10 @@ func (w *world) is(name string) (diagnose.Case, error) {
 		At: time.Now(), Upstream: name, Spec: &spec.Upstream{}, Known: model.Known{Service: &model.Service{Key: key, Presence: model.Absent}},
 		Health: health.Upstream{Name: name, State: state, Spare: 1, Service: key},
 	}
-	if !w.unreached {
+	switch {
+	case w.alone:
+		c.Groups = []string{"edge"}
+	case !w.unreached:
 		c.Groups = []string{"edge"}
 		c.Streams = []model.Stream{{Proxy: model.Proxy{ID: "edge-1"}, Delivery: []model.Delivery{{Type: "clusters", Version: "1", AckedVersion: "1"}}}}
 	}
@@ -241,10 +245,14 @@ func TestWatchProxies(t *testing.T) {
 		w.streams[0].Delivery[0].Open = 0
 		w.mu.Unlock()
 		time.Sleep(6 * time.Second)
-		if open = x.List(false); codes(open) != "C6" || open[0].Subject.Name != "edge-1" {
+		if open = x.List(false); codes(open) != "C2 C6 C6" {
 			t.Errorf("open: %+v", open)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second) // the one that is well is; those that are gone may come back as they were
+		if open = x.List(false); codes(open) != "C2 C6" || open[1].Subject.Name != "edge-3" {
+			t.Errorf("open: %+v", open)
+		}
+		time.Sleep(absence)
 		if open = x.List(false); len(open) > 0 {
 			t.Errorf("open: %+v", open)
 		}
@@ -259,6 +267,23 @@ func TestWatchProxies(t *testing.T) {
 		time.Sleep(8 * time.Second)
 		if _, after := w.counts("web"); after != before+2 {
 			t.Errorf("looked at %d times more", after-before)
+		}
+	})
+}
+
+// While the process begins, that nobody is connected yet is no finding.
+func TestWatchBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("web")
+		w.alone, w.states["web"] = true, health.Unknown
+		x := w.run(t)
+		time.Sleep(50 * time.Second)
+		if open := x.List(false); codes(open) != "A1" || open[0].Severity != Warning {
+			t.Errorf("open: %+v", open)
+		}
+		time.Sleep(50 * time.Second)
+		if open := x.List(false); codes(open) != "C1 A1" && codes(open) != "A1 C1" || open[0].Severity != Critical {
+			t.Errorf("open: %+v", open)
 		}
 	})
 }
@@ -333,12 +358,16 @@ func TestWatchRestored(t *testing.T) {
 			{Kind: model.EventFindingBegun, Time: before, Subject: upstream("gone"), From: "critical", To: "A1"},
 		}
 		x := w.run(t)
-		time.Sleep(15 * time.Second)
+		time.Sleep(50 * time.Second)
+		if open := x.List(false); codes(open) != "A1 A1 W2" { // what is not there yet may come
+			t.Errorf("open: %+v", open)
+		}
+		time.Sleep(25 * time.Second)
 		open := x.List(false)
 		if codes(open) != "A1 W2" || !open[0].Begun.Equal(before) || open[0].Seen.Equal(before) || open[1].Severity != Warning || open[1].Subject.Kind != kindCertificate {
 			t.Errorf("open: %+v", open)
 		}
-		if got := w.told(); got != "finding.ended gone A1 over, finding.begun edge.pem warning W2" || len(w.begun) != 1 {
+		if got := w.told(); got != "finding.begun edge.pem warning W2, finding.ended gone A1 over" || len(w.begun) != 1 {
 			t.Errorf("told %s", got)
 		}
 		w.mu.Lock()

@@ -102,7 +102,7 @@ func (f *Fleet) Lately(name string) (requests, failed uint64) {
 }
 
 // signs are counters of which each step may be the begin of an outage.
-var signs = []Metric{Errors, Timeouts, RetryOverflow, PendingOverflow, ConnectFailed, NoneHealthy, Panicked, EjectOverflow, ResolveFailed, LeaseRanOut}
+var signs = []Metric{Timeouts, RetryOverflow, PendingOverflow, ConnectFailed, NoneHealthy, Panicked, EjectOverflow, ResolveFailed, LeaseRanOut}
 
 // Stirred tells whether something was counted of an upstream in this minute or the one
 // before that may be the begin of an outage.
@@ -117,7 +117,8 @@ func (f *Fleet) Stirred(name string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
-		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute && (s.failed > 0 || slices.ContainsFunc(signs, func(m Metric) bool { return s.counts[m-gauges] > 0 })) {
+		many := s.failed + s.counts[Errors-gauges]
+		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute && (many >= 3 && many*100 >= s.counts[Requests-gauges] || slices.ContainsFunc(signs, func(m Metric) bool { return s.counts[m-gauges] > 0 })) {
 			return true
 		}
 	}

@@ -5,9 +5,10 @@
 //
 // Nothing is done unless it is configured: a remedy that is wrong makes an outage worse.
 // Each hook runs once for a finding, not again for the same subject within Every, not more
-// than PerHour times an hour for all, and one at a time; what is held back by these limits
-// is an event, like what was done. A command is started without a shell, with the finding
-// as JSON on its stdin, and is ended with all that it started when its time is over.
+// than PerHour times in an hour for all, and one at a time. What these limits hold back is
+// an event, like what was done, and runs later if it goes on by then. A command is started
+// without a shell, with the finding as JSON on its stdin; when it ends, or its time is
+// over, all of its process group is killed. What makes a session of its own escapes that.
 package hook
 
 import (
@@ -17,7 +18,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,7 +29,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/findings"
@@ -59,8 +61,11 @@ func (h Hook) wants(f findings.TimedFinding) bool {
 
 // Config of a runner. All is required but Logger.
 type Config struct {
-	Hooks  []Hook
+	Hooks []Hook
+	// Client has no time-out of its own.
 	Client *http.Client
+	// Open tells whether a finding goes on.
+	Open func(of model.Subject, code diagnose.Code) bool
 	// Emit takes what was done; it does not block.
 	Emit   func(model.Event)
 	Logger *slog.Logger
@@ -117,41 +122,78 @@ const (
 	held   = "held"
 )
 
+// serve runs one hook, one finding after the other.
 func (r *Runner) serve(ctx context.Context, h Hook, queue <-chan findings.TimedFinding) {
-	last := map[model.Subject]time.Time{}
-	all := rate.NewLimiter(rate.Every(time.Hour/time.Duration(h.PerHour)), h.PerHour)
+	l := limits{Hook: h, last: map[model.Subject]time.Time{}, later: map[key]findings.TimedFinding{}}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
-		var f findings.TimedFinding
 		select {
 		case <-ctx.Done():
 			return
-		case f = <-queue:
-		}
-		now := time.Now()
-		for of, at := range last {
-			if now.Sub(at) >= h.Every {
-				delete(last, of)
+		case f := <-queue:
+			r.try(ctx, &l, f)
+		case <-tick.C:
+			for k, f := range l.later { // what was held back, and goes on
+				switch why := l.why(f.Subject, time.Now()); {
+				case !r.cfg.Open(f.Subject, f.Code):
+					delete(l.later, k)
+				case why == "":
+					delete(l.later, k)
+					r.try(ctx, &l, f)
+				}
 			}
 		}
-		at, again := last[f.Subject]
-		switch {
-		case again:
-			r.tell(h, f, held, fmt.Sprintf("it ran %s ago, and runs each %s", now.Sub(at).Round(time.Second), h.Every))
-			continue
-		case !all.Allow():
-			r.tell(h, f, held, fmt.Sprintf("it ran %d times in this hour", h.PerHour))
-			continue
-		}
-		last[f.Subject] = now
-		says, err := r.run(ctx, h, f)
-		switch {
-		case ctx.Err() != nil:
-			r.tell(h, f, failed, "this server stops")
-		case err != nil:
-			r.tell(h, f, failed, err.Error())
-		default:
-			r.tell(h, f, done, fmt.Sprintf("%s in %s", says, time.Since(now).Round(time.Millisecond)))
-		}
+	}
+}
+
+// lookEvery is how often is looked whether what was held back may run.
+const lookEvery = 5 * time.Second
+
+type key struct {
+	of   model.Subject
+	code diagnose.Code
+}
+
+// limits are when a hook ran, and what waits for that.
+type limits struct {
+	Hook
+	last  map[model.Subject]time.Time
+	runs  []time.Time // of the last hour
+	later map[key]findings.TimedFinding
+}
+
+// why says why it may not run now; "" where it may.
+func (l *limits) why(of model.Subject, now time.Time) string {
+	l.runs = slices.DeleteFunc(l.runs, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
+	maps.DeleteFunc(l.last, func(_ model.Subject, t time.Time) bool { return now.Sub(t) >= l.Every })
+	if at, again := l.last[of]; again {
+		return fmt.Sprintf("it ran %s ago, and runs each %s; then, if it goes on", now.Sub(at).Round(time.Second), l.Every)
+	}
+	if len(l.runs) >= l.PerHour {
+		return fmt.Sprintf("it ran %d times in this hour; later, if it goes on", l.PerHour)
+	}
+	return ""
+}
+
+// try runs a hook, or holds it back.
+func (r *Runner) try(ctx context.Context, l *limits, f findings.TimedFinding) {
+	now := time.Now()
+	if why := l.why(f.Subject, now); why != "" {
+		l.later[key{f.Subject, f.Code}] = f
+		r.tell(l.Hook, f, held, why)
+		return
+	}
+	l.last[f.Subject] = now
+	l.runs = append(l.runs, now)
+	says, err := r.run(ctx, l.Hook, f)
+	switch {
+	case ctx.Err() != nil:
+		r.tell(l.Hook, f, failed, "this server stops")
+	case err != nil:
+		r.tell(l.Hook, f, failed, err.Error())
+	default:
+		r.tell(l.Hook, f, done, fmt.Sprintf("%s in %s", says, time.Since(now).Round(time.Millisecond)))
 	}
 }
 
@@ -193,9 +235,14 @@ func command(ctx context.Context, h Hook, f findings.TimedFinding, text []byte) 
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
+	if cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind
+	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return "", fmt.Errorf("it did not end within %s, and was ended", h.Timeout)
+	case errors.Is(err, exec.ErrWaitDelay): // it ended well, and something that it started went on
+		return "exit 0, and what it left behind was ended,", nil
 	case err != nil:
 		return "", fmt.Errorf("%w%s", err, out)
 	}
@@ -232,6 +279,10 @@ func (r *Runner) post(ctx context.Context, h Hook, text []byte) (string, error) 
 		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	}
 	resp, err := r.cfg.Client.Do(req)
+	var at *url.Error
+	if errors.As(err, &at) {
+		err = at.Err // its address may be a secret
+	}
 	if err != nil {
 		return "", err
 	}

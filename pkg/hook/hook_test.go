@@ -29,7 +29,7 @@ func runs(t *testing.T, hooks ...Hook) (*Runner, func() []string) {
 	t.Helper()
 	var mu sync.Mutex
 	var told []string
-	r := New(Config{Hooks: hooks, Client: http.DefaultClient, Emit: func(e model.Event) {
+	r := New(Config{Hooks: hooks, Client: http.DefaultClient, Open: func(model.Subject, diagnose.Code) bool { return true }, Emit: func(e model.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		if e.Kind != model.EventHookRun {
@@ -126,6 +126,33 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+// What a command leaves behind is ended with it.
+func TestLeftBehind(t *testing.T) {
+	child := filepath.Join(t.TempDir(), "child")
+	r, told := runs(t, Hook{Name: "starts", Command: script(t, "sleep 600 & echo $! > "+child), Every: time.Hour, PerHour: 1, Timeout: 10 * time.Second})
+	r.Begun(finding("web", "H3", findings.Critical))
+	wants(t, waits(t, told, 1)[0], "done exit 0, and what it left behind was ended,")
+	text, err := os.ReadFile(child) //nolint:gosec // ours
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid == 0 {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d lives on", pid)
+		}
+	}
+}
+
+// An address, which may be a secret, is not told.
+func TestSecretURL(t *testing.T) {
+	r, told := runs(t, Hook{Name: "post", URL: "http://127.0.0.1:1/s3cret", Every: time.Hour, PerHour: 10, Timeout: time.Second})
+	r.Begun(finding("web", "H3", findings.Critical))
+	if got := waits(t, told, 1)[0]; !strings.Contains(got, "failed") || strings.Contains(got, "s3cret") {
+		t.Errorf("told %q", got)
+	}
+}
+
 // alive tells whether a process runs: one that nobody waits for is a zombie.
 func alive(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -163,43 +190,59 @@ func TestPost(t *testing.T) {
 }
 
 // A hook runs once for a subject within Every, and PerHour times for all; what is held
-// back is told, and what waits too long is.
+// back is told, and runs later if it goes on. What waits too long is told.
 func TestHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := Hook{Name: "h", URL: "http://127.0.0.1:1", Every: 10 * time.Minute, PerHour: 3, Timeout: time.Second}
 		var told []string
-		r := New(Config{Hooks: []Hook{refused}, Client: &http.Client{Transport: answers{}}, Emit: func(e model.Event) { told = append(told, e.Subject.Name+" "+e.To+" "+e.Reason) }})
+		open := map[string]bool{"a": true, "b": true, "c": true}
+		r := New(Config{
+			Hooks:  []Hook{{Name: "h", URL: "http://127.0.0.1:1", Every: 10 * time.Minute, PerHour: 3, Timeout: time.Second}},
+			Client: &http.Client{Transport: answers{}}, Open: func(of model.Subject, _ diagnose.Code) bool { return open[of.Name] },
+			Emit: func(e model.Event) { told = append(told, e.Subject.Name+" "+e.To+" "+e.Reason) },
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		over := make(chan struct{})
 		go func() { _ = r.Run(ctx); close(over) }()
-		begun := func(names ...string) string {
-			told = nil
+		begun := func(names ...string) {
 			for _, name := range names {
 				r.Begun(finding(name, "H3", findings.Critical))
 				synctest.Wait()
 			}
-			return strings.Join(told, "; ")
 		}
-		want := func(got, want string) {
+		want := func(want string) {
 			t.Helper()
-			if got != want {
+			if got := strings.Join(told, "; "); got != want {
 				t.Errorf("told %q, want %q", got, want)
 			}
+			told = nil
 		}
-		want(begun("a"), "a done answer 200 OK in 0s")
-		time.Sleep(10*time.Minute - time.Second)
-		want(begun("a", "b"), "a held it ran 9m59s ago, and runs each 10m0s; b done answer 200 OK in 0s")
-		time.Sleep(time.Second)
-		want(begun("a", "c"), "a done answer 200 OK in 0s; c held it ran 3 times in this hour")
-		time.Sleep(20 * time.Minute) // one more is allowed
-		want(begun("c"), "c done answer 200 OK in 0s")
+		const done = " done answer 200 OK in 0s"
+		begun("a")
+		want("a" + done)
+		time.Sleep(5 * time.Minute)
+		begun("a", "b")
+		want("a held it ran 5m0s ago, and runs each 10m0s; then, if it goes on; b" + done)
+		time.Sleep(4 * time.Minute)
+		want("")
+		time.Sleep(2 * time.Minute) // 11 minutes after the first
+		want("a" + done)
+		begun("c")
+		want("c held it ran 3 times in this hour; later, if it goes on")
+		time.Sleep(48 * time.Minute)
+		want("")
+		time.Sleep(2 * time.Minute) // an hour after the first
+		want("c" + done)
+		begun("c")
+		told = nil
+		open["c"] = false // it is over before it may run again
+		time.Sleep(time.Hour)
+		want("")
 		cancel()
 		<-over
-		told = nil
 		for range waiting + 1 { // nobody takes them
-			r.Begun(finding("a", "H3", findings.Critical))
+			begun("a")
 		}
-		want(strings.Join(told, "; "), "a held 100 findings wait for it already")
+		want("a held 100 findings wait for it already")
 	})
 }
 

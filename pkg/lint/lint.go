@@ -97,33 +97,38 @@ var again = []string{"5xx", "gatewayError", "retriableStatuses", "reset", "unava
 
 // chains are the roads on which an upstream's endpoints are listeners of proxies of ours.
 type chains struct {
-	spec      *spec.Spec
-	listeners []hop
+	spec    *spec.Spec
+	at      map[netip.AddrPort]*hop // by address
+	inbound map[uint16]*hop         // beside applications, on whichever machine, by port
 }
 
-// hop is a listener with an address.
+// hop is a listener, and what one request may become behind it.
 type hop struct {
-	name    string
-	inbound bool
-	at      netip.AddrPort
 	*spec.Listener
+	known bool
+	tries uint32
+	road  []string
 }
 
 func newChains(s *spec.Spec) *chains {
-	c := &chains{spec: s}
+	c := &chains{spec: s, at: map[netip.AddrPort]*hop{}, inbound: map[uint16]*hop{}}
 	for _, d := range s.Documents(spec.KindListener) {
-		if l, ok := d.Body.(*spec.Listener); ok {
-			if at, err := netip.ParseAddrPort(l.Address); err == nil {
-				c.listeners = append(c.listeners, hop{d.Name, l.Inbound, at, l})
+		l, ok := d.Body.(*spec.Listener)
+		if !ok {
+			continue
+		}
+		if at, err := netip.ParseAddrPort(l.Address); err == nil {
+			h := &hop{Listener: l}
+			if c.at[at] = h; l.Inbound && at.Addr().IsUnspecified() {
+				c.inbound[at.Port()] = h
 			}
 		}
 	}
 	return c
 }
 
-// behind are the listeners that an upstream's endpoints are: one of that address, or one
-// beside an application that takes what comes to its port, on whichever machine.
-func (c *chains) behind(name string) (out []hop) {
+// behind are the listeners that an upstream's endpoints are, each once.
+func (c *chains) behind(name string) (out []*hop) {
 	u, ok := c.spec.Upstream(name)
 	if !ok {
 		return nil
@@ -133,9 +138,9 @@ func (c *chains) behind(name string) (out []hop) {
 		if err != nil {
 			continue
 		}
-		for _, l := range c.listeners {
-			if l.at == at || l.inbound && l.at.Addr().IsUnspecified() && l.at.Port() == at.Port() {
-				out = append(out, l)
+		for _, h := range []*hop{c.at[at], c.inbound[at.Port()]} {
+			if h != nil && !slices.Contains(out, h) {
+				out = append(out, h)
 			}
 		}
 	}
@@ -145,7 +150,7 @@ func (c *chains) behind(name string) (out []hop) {
 // storms are the rules by which one request may become many tries.
 func (c *chains) storms(d *spec.Document, r *spec.Route) (out []spec.Fault) {
 	for i := range r.Rules {
-		n, road := c.tries(&r.Rules[i], fmt.Sprintf("%s rules[%d]", d, i), map[string]bool{})
+		n, road := c.tries(&r.Rules[i], fmt.Sprintf("%s rules[%d]", d, i))
 		if n >= manyTries && len(road) > 0 {
 			out = append(out, d.Advise(spec.AdviceRetryStorm, fmt.Sprintf("spec.rules[%d].retry", i), "one request may become %d tries (%s), as far as retry budgets let them", n, strings.Join(road, " × ")))
 		}
@@ -153,31 +158,21 @@ func (c *chains) storms(d *spec.Document, r *spec.Route) (out []spec.Fault) {
 	return out
 }
 
+// mostTries is where counting ends.
+const mostTries = 1_000_000
+
 // tries is what one request of a rule may become at the end of the road, and the hops that
 // multiply it.
-func (c *chains) tries(r *spec.Rule, at string, seen map[string]bool) (n uint32, road []string) {
+func (c *chains) tries(r *spec.Rule, at string) (n uint32, road []string) {
 	if len(r.To) == 0 {
 		return 1, nil
 	}
 	most, rest := uint32(1), []string(nil)
 	for _, to := range r.To {
-		for _, l := range c.behind(to.Upstream) {
-			if seen[l.name] {
-				continue
+		for _, h := range c.behind(to.Upstream) {
+			if m, road := c.of(h); m > most {
+				most, rest = m, road
 			}
-			seen[l.name] = true
-			for _, name := range l.Routes {
-				route, ok := c.spec.Route(name)
-				if !ok {
-					continue
-				}
-				for i := range route.Rules {
-					if m, road := c.tries(&route.Rules[i], fmt.Sprintf("Route/%s rules[%d]", name, i), seen); m > most {
-						most, rest = m, road
-					}
-				}
-			}
-			delete(seen, l.name)
 		}
 	}
 	mine := max(1, r.Retry.Attempts)
@@ -187,5 +182,26 @@ func (c *chains) tries(r *spec.Rule, at string, seen map[string]bool) (n uint32,
 	if mine > 1 {
 		rest = append([]string{fmt.Sprintf("%d by %s", mine, at)}, rest...)
 	}
-	return mine * most, rest
+	return min(mostTries, mine*most), rest
+}
+
+// of is what a request may become behind a listener: reckoned once. A road that comes back
+// to where it began ends there.
+func (c *chains) of(h *hop) (uint32, []string) {
+	if h.known {
+		return max(1, h.tries), h.road
+	}
+	h.known = true
+	for _, name := range h.Routes {
+		route, ok := c.spec.Route(name)
+		if !ok {
+			continue
+		}
+		for i := range route.Rules {
+			if n, road := c.tries(&route.Rules[i], fmt.Sprintf("Route/%s rules[%d]", name, i)); n > h.tries {
+				h.tries, h.road = n, road
+			}
+		}
+	}
+	return max(1, h.tries), h.road
 }

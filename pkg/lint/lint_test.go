@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -121,8 +122,22 @@ func TestRetryStorm(t *testing.T) {
 			t.Errorf("%s: %q: %v", x.name, got, all)
 		}
 	}
+	// roads that meet again and again are walked once
+	var many strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&many, "kind: Listener\nname: l%[1]d\nspec: {address: '10.1.0.%[1]d:80', routes: [all]}\n---\n", i)
+	}
+	many.WriteString("kind: Route\nname: all\nspec: {hosts: ['*'], rules: [{to: [{upstream: all}], retry: {on: [5xx], attempts: 2}}]}\n---\nkind: Upstream\nname: all\nspec: {endpoints: [")
+	for i := range 60 {
+		fmt.Fprintf(&many, "{address: '10.1.0.%d:80'}, ", i)
+	}
+	s, docs := parsed(t, strings.TrimSuffix(many.String(), ", ")+"]}\n")
+	start := time.Now()
+	if Documents(s, docs); time.Since(start) > 10*time.Second {
+		t.Errorf("took %s", time.Since(start))
+	}
 	// a listener that leads to itself ends
-	s, docs := parsed(t, strings.ReplaceAll(hops("{on: [5xx], attempts: 3}", "{}"), "10.0.0.1:9000", "10.0.0.9:80"))
+	s, docs = parsed(t, strings.ReplaceAll(hops("{on: [5xx], attempts: 3}", "{}"), "10.0.0.1:9000", "10.0.0.9:80"))
 	if got := told(Documents(s, docs)); got != "retry-storm Route/edge spec.rules[0].retry" {
 		t.Errorf("a circle: %q", got)
 	}
@@ -175,6 +190,9 @@ func (w *world) Replay(_ context.Context, name string, _ *spec.Upstream, endpoin
 	return out
 }
 
+func every(*spec.Document, *spec.Upstream) bool { return true }
+func none(*spec.Document, *spec.Upstream) bool  { return false }
+
 func present(health ...model.Health) model.Known {
 	svc := &model.Service{Presence: model.Present}
 	for i, h := range health {
@@ -212,17 +230,17 @@ func TestLiving(t *testing.T) {
 		}
 		s, docs := parsed(t, fmt.Sprintf(of, ignore, x.service, x.more))
 		w := &world{known: map[string]model.Known{"web": x.known}, results: x.results}
-		all := Living(t.Context(), s, docs, w, true)
+		all := Living(t.Context(), s, docs, w, every)
 		if got := told(all); got != x.want || x.want != "" && !strings.Contains(all[0].Message, x.says) {
 			t.Errorf("%s: %q: %v", x.name, got, all)
 		}
-		if Living(t.Context(), s, docs, w, false); len(w.asked) > 1 {
+		if Living(t.Context(), s, docs, w, none); len(w.asked) > 1 {
 			t.Errorf("%s: tried though it should not be", x.name)
 		}
 	}
 	// a check of endpoints that are declared, maybe only now
 	s, docs := parsed(t, "kind: Upstream\nname: web\nspec: {endpoints: [{address: '10.0.0.1:80'}]"+check+"}\n")
-	if got := told(Living(t.Context(), s, docs, &world{results: map[string]probe.Result{"10.0.0.1:80": fails}}, true)); got != "check-fails Upstream/web spec.healthChecks[0]" {
+	if got := told(Living(t.Context(), s, docs, &world{results: map[string]probe.Result{"10.0.0.1:80": fails}}, every)); got != "check-fails Upstream/web spec.healthChecks[0]" {
 		t.Errorf("declared: %q", got)
 	}
 }
@@ -246,16 +264,17 @@ func TestSlowCheck(t *testing.T) {
 		says   string
 	}{
 		{"nothing happened", nil, ""},
-		{"one each 4 s", append(came(0, 4, 8, 12), left(2, 6, 10, 14)...), "after 16s (interval × unhealthyThreshold + timeout), and the last rollout replaced one each 4s: 4 of 4"},
-		{"one each minute", append(came(0, 60, 120, 180), left(30, 90, 150, 210)...), ""},
-		{"one each 9 s: two of four", append(came(0, 9, 18, 27), left(1, 10, 19, 28)...), "each 9s: 2 of 4"},
-		{"all at once", append(came(0, 0, 0, 0), left(1, 1, 1, 1)...), "each 0s: 4 of 4"},
+		{"one each 4 s", append(came(-900, 0, 4, 8, 12), left(2, 6, 10, 14)...), "after 16s (interval × unhealthyThreshold + timeout), and the fastest rollout replaced one each 4s: 4 of 4"},
+		{"one each minute", append(came(-900, 0, 60, 120, 180), left(30, 90, 150, 210)...), ""},
+		{"one each 9 s: two of four", append(came(-900, 0, 9, 18, 27), left(1, 10, 19, 28)...), "each 9s: 2 of 4"},
+		{"a registry that forgot for a moment", append(came(-900, 2, 2, 2, 2), left(1, 1, 1, 1)...), ""},
+		{"this process begins, and two leave", append(came(0, 0, 0, 0), left(2, 6)...), ""},
 		{"they only left", left(2, 6, 10, 14), ""},
 		{"one was replaced", append(came(0), left(1)...), ""},
 		{"twice one, an hour apart", append(came(0, 3600), left(1, 3601)...), ""},
 	} {
 		w := &world{known: map[string]model.Known{"web": present(model.Healthy, model.Healthy, model.Healthy, model.Healthy)}, events: x.events}
-		all := Living(t.Context(), s, docs, w, false)
+		all := Living(t.Context(), s, docs, w, none)
 		switch {
 		case x.says == "" && len(all) > 0:
 			t.Errorf("%s: %v", x.name, all)
@@ -310,4 +329,36 @@ spec: {listeners: [l]}
 			t.Errorf("%s: %q", x.name, got)
 		}
 	}
+}
+
+// slowWorld answers after a while, or when nobody waits any more.
+type slowWorld struct{ world }
+
+func (w *slowWorld) Known(ctx context.Context, _ model.ServiceKey) model.Known {
+	select {
+	case <-ctx.Done():
+		return model.Known{Failure: ctx.Err()}
+	case <-time.After(time.Second):
+		return model.Known{Service: &model.Service{Presence: model.Absent}}
+	}
+}
+
+// What there is no time for is said, and is no finding.
+func TestDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		for i := range 100 {
+			fmt.Fprintf(&text, "kind: Upstream\nname: u%d\nspec: {service: {source: consul}}\n---\n", i)
+		}
+		s, docs := parsed(t, strings.TrimSuffix(text.String(), "---\n"))
+		all := Living(t.Context(), s, docs, &slowWorld{}, every)
+		count := map[string]int{}
+		for _, f := range all {
+			count[f.Code]++
+		}
+		last := all[len(all)-1]
+		if count[spec.AdviceNotReadable] > 0 || count[spec.AdviceNoEndpoints] < 30 || !strings.Contains(last.Message, "upstreams were not held against what runs") {
+			t.Errorf("%v, at last %q", count, last.Message)
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/model"
@@ -30,13 +31,17 @@ const (
 	deadline = 5 * time.Second
 )
 
-// Living holds some of a Spec's documents against what runs. tries has health checks
-// tried.
-func Living(ctx context.Context, s *spec.Spec, of []*spec.Document, w World, tries bool) []spec.Fault {
+// Living holds some of a Spec's documents against what runs. tries tells of which upstreams
+// the health check is tried. What there was no time for is said.
+func Living(ctx context.Context, s *spec.Spec, of []*spec.Document, w World, tries func(d *spec.Document, u *spec.Upstream) bool) []spec.Fault {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	events := w.Happened()
+	x := living{World: w, events: w.Happened(), local: map[model.ServiceKey]*model.Service{}, tries: tries}
+	for _, svc := range s.LocalServices() {
+		x.local[svc.Key] = &svc
+	}
 	found := make([][]spec.Fault, len(of))
+	var late atomic.Int32
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
 	for i, d := range of {
@@ -47,25 +52,37 @@ func Living(ctx context.Context, s *spec.Spec, of []*spec.Document, w World, tri
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			found[i] = upstream(ctx, s, d, u, w, events, tries)
+			if ctx.Err() == nil {
+				found[i] = x.upstream(ctx, d, u)
+			}
+			if ctx.Err() != nil { // what did not answer by then is no finding
+				late.Add(1)
+				found[i] = nil
+			}
 		})
 	}
 	wg.Wait()
-	return s.Heeded(slices.Concat(found...))
+	all := s.Heeded(slices.Concat(found...))
+	if n := late.Load(); n > 0 {
+		all = append(all, spec.Fault{Document: string(spec.KindUpstream), Message: fmt.Sprintf("%d upstreams were not held against what runs: there was no time; send fewer documents", n)})
+	}
+	return all
+}
+
+// living is what runs, as one call looks at it.
+type living struct {
+	World
+	events []model.Event
+	local  map[model.ServiceKey]*model.Service
+	tries  func(d *spec.Document, u *spec.Upstream) bool
 }
 
 // upstream holds one against its source and its endpoints.
-func upstream(ctx context.Context, s *spec.Spec, d *spec.Document, u *spec.Upstream, w World, events []model.Event, tries bool) (out []spec.Fault) {
+func (x *living) upstream(ctx context.Context, d *spec.Document, u *spec.Upstream) (out []spec.Fault) {
 	key := u.Key(d.Name)
-	var svc *model.Service
-	if key.Source == spec.SourceLocal { // what is declared, maybe only now
-		for _, x := range s.LocalServices() {
-			if x.Key == key {
-				svc = &x
-			}
-		}
-	} else {
-		k := w.Known(ctx, key)
+	svc := x.local[key] // what is declared, maybe only now
+	if key.Source != spec.SourceLocal {
+		k := x.Known(ctx, key)
 		if svc = k.Service; svc == nil {
 			if k.Failure != nil {
 				out = append(out, d.Advise(spec.AdviceNotReadable, "spec.service", "source %s: %v", key.Source, k.Failure))
@@ -87,9 +104,9 @@ func upstream(ctx context.Context, s *spec.Spec, d *spec.Document, u *spec.Upstr
 	if len(u.HealthChecks) == 0 || len(endpoints) == 0 {
 		return out
 	}
-	out = append(out, slow(d, u, endpoints, key, events)...)
-	if tries {
-		out = append(out, replayed(d, w.Replay(ctx, d.Name, u, endpoints), endpoints)...)
+	out = append(out, slow(d, u, endpoints, key, x.events)...)
+	if x.tries(d, u) {
+		out = append(out, replayed(d, x.Replay(ctx, d.Name, u, endpoints), endpoints)...)
 	}
 	return out
 }
@@ -118,19 +135,28 @@ func replayed(d *spec.Document, results []probe.Result, endpoints []model.Endpoi
 }
 
 // A rollout is endpoints that leave one after the other while others come.
-const rolloutGap = 5 * time.Minute
+const (
+	rolloutGap = 5 * time.Minute
+	together   = 100 * time.Millisecond // a registry that comes back tells of all at once
+)
 
 // pace is how long the fastest rollout of a service took for each endpoint that left;
 // false where none was seen.
 func pace(key model.ServiceKey, events []model.Event) (time.Duration, bool) {
 	var left, came []time.Time
+	var first time.Time // this process tells of all that are there when it begins
 	for _, e := range events {
 		switch {
 		case e.Subject.Kind != "Service" || e.Subject.Name != key.String():
 		case e.Kind == model.EventEndpointRemoved:
 			left = append(left, e.Time)
 		case e.Kind == model.EventEndpointAdded:
-			came = append(came, e.Time)
+			if first.IsZero() {
+				first = e.Time
+			}
+			if e.Time.Sub(first) > together {
+				came = append(came, e.Time)
+			}
 		}
 	}
 	best, seen := time.Duration(0), false
@@ -146,7 +172,7 @@ func pace(key model.ServiceKey, events []model.Event) (time.Duration, bool) {
 			}
 		}
 		if n := j - i; n > 0 && in > n { // as many came as left
-			if p := left[j].Sub(left[i]) / time.Duration(n); !seen || p < best {
+			if p := left[j].Sub(left[i]) / time.Duration(n); p > together && (!seen || p < best) {
 				best, seen = p, true
 			}
 		}
@@ -164,14 +190,11 @@ func slow(d *spec.Document, u *spec.Upstream, endpoints []model.Endpoint, key mo
 	}
 	h := u.HealthChecks[0]
 	notices := h.Interval.D()*time.Duration(h.UnhealthyThreshold) + h.Timeout.D()
-	between := len(endpoints)
-	if p > 0 {
-		between = min(between, int((notices+p-1)/p))
-	}
+	between := min(len(endpoints), int((notices+p-1)/p))
 	if between < 2 || between*2 < len(endpoints) {
 		return nil
 	}
-	return []spec.Fault{d.Advise(spec.AdviceSlowCheck, "spec.healthChecks[0].interval", "a check notices a dead endpoint after %s (interval × unhealthyThreshold + timeout), and the last rollout replaced one each %s: %d of %d may be dead and in use at once", notices, p.Round(100*time.Millisecond), between, len(endpoints))}
+	return []spec.Fault{d.Advise(spec.AdviceSlowCheck, "spec.healthChecks[0].interval", "a check notices a dead endpoint after %s (interval × unhealthyThreshold + timeout), and the fastest rollout replaced one each %s: %d of %d may be dead and in use at once", notices, p.Round(100*time.Millisecond), between, len(endpoints))}
 }
 
 // Settled leaves out what is of Envoys that are not there: warnings of those before 1.40,
