@@ -571,9 +571,13 @@ func (l *lab) table() string {
 func (l *lab) keep(dir string) {
 	all := map[string]diagnose.Explanation{}
 	for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.name, b.name) }) {
-		if b.codes != "" && !strings.Contains(b.codes, " ") {
+		code, _, _ := strings.Cut(b.codes, " ")
+		if strings.HasSuffix(b.codes, " K2") {
+			code = "K2"
+		}
+		if code != "" && (code == b.codes || code == "K2") {
 			b.first.RuledOut, b.first.Events = nil, nil // nobody reads them there
-			all[b.codes] = b.first
+			all[code] = b.first
 		}
 	}
 	text, err := json.MarshalIndent(all, "", " ")

@@ -94,7 +94,14 @@ var faults = []fault{
 		b.eachInstance(b.agent().DisableServiceMaintenance)
 	}}),
 	inRegistry(revised("a tag that nobody has", "A5", "", inConsul, `{service: {source: consul, tags: [blue]}}`)),
-	inRegistry(fault{name: "scaled to zero", codes: "A6", breaks: func(b *bed) { b.eachInstance(b.agent().ServiceDeregister) }, mends: func(b *bed) { b.each(func(i int) { b.register(i, nil) }) }}),
+	inRegistry(fault{name: "scaled to zero", codes: "A6", breaks: func(b *bed) { b.eachInstance(b.agent().ServiceDeregister); b.crash() }, mends: func(b *bed) { b.revive(0, 1); b.each(func(i int) { b.register(i, nil) }) }}),
+	inRegistry(fault{name: "the registry forgets them", codes: "B5", breaks: func(b *bed) { b.eachInstance(b.agent().ServiceDeregister) }, mends: func(b *bed) { b.each(func(i int) { b.register(i, nil) }) }}),
+	{name: "a deploy is told, and they crash", codes: "H3 K2", also: "E1 P1 P2", spec: checked, breaks: func(b *bed) {
+		if out, code := b.lab.control.cli("events", "add", "deploy", "v2", "--upstream", b.upstream); code != 0 {
+			b.lab.t.Errorf("events add: exit %d: %s", code, out)
+		}
+		b.crash()
+	}, mends: func(b *bed) { b.revive(0, 1) }},
 	inRegistry(fault{name: "checks flap", codes: "A8", also: "A2 P1 P2", breaks: func(b *bed) {
 		b.goesOn(700*time.Millisecond, func(i int) { b.ttl([]string{api.HealthCritical, api.HealthPassing}[i%2]) })
 	}, mends: func(b *bed) { b.doing(); b.ttl(api.HealthPassing) }}),

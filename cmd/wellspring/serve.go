@@ -190,7 +190,7 @@ func serve(ctx context.Context, c *config, logTo io.Writer) error {
 	// 7. why requests fail
 	gatherer := evidence.New(evidence.Config{
 		Store: st, Catalog: catalog, Publisher: publisher, Health: watch, Fleet: streams, Seen: seen, Events: happened, Recorded: recorded,
-		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS,
+		Admins: admins, Prober: prober(c.Probe, admins.OwnPorts), ClientTLS: publisher.ClientTLS, Unseen: fresh.Unseen,
 	})
 	calls := outbound.Policy{Loopback: c.Notify.Loopback, OwnPorts: admins.OwnPorts}
 	var hooks *hook.Runner

@@ -48,6 +48,18 @@ type Case struct {
 	Asked    []Asked
 	Probes   []probe.Result
 	NotAsked []string
+	// Left are addresses that left the registry in the last minutes, tried from here;
+	// Elsewhere are other services at an address of this one.
+	Left      []probe.Result
+	Elsewhere map[string][]string
+	// Together are services whose checks failed when this one's did, with the words of
+	// TogetherBy.
+	Together   []string
+	TogetherBy string
+	// Minutes is what was counted of it in each minute of the last hour.
+	Minutes []fleet.Span
+	// Unseen is for how long a canary that its source took is not read back.
+	Unseen time.Duration
 	// Past tells that At is over: nobody was asked, and what proxies saw is not known but
 	// by what was Recorded of it.
 	Past     bool
@@ -143,7 +155,7 @@ type caseCheck struct {
 }
 
 // caseChecks by hop.
-var caseChecks = slices.Concat(sourceChecks, serviceChecks, streamChecks, replayChecks, failureChecks, changeChecks)
+var caseChecks = slices.Concat(sourceChecks, forgottenChecks, serviceChecks, streamChecks, replayChecks, failureChecks, changeChecks)
 
 // pastChecks need nobody's answer of now.
 var pastChecks = slices.Concat(sourceChecks, serviceChecks, changeChecks)

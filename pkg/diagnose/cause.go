@@ -18,17 +18,22 @@ const (
 	A4 Code = "A4"
 	A5 Code = "A5"
 	A6 Code = "A6"
+	A7 Code = "A7"
 	A8 Code = "A8"
 	// We cannot see the registry.
 	B1 Code = "B1"
 	B2 Code = "B2"
+	B3 Code = "B3"
 	B4 Code = "B4"
+	B5 Code = "B5"
 	B6 Code = "B6"
 	// Envoy did not get it, or refused it.
 	C1  Code = "C1"
 	C2  Code = "C2"
 	C3  Code = "C3"
 	C6  Code = "C6"
+	C7  Code = "C7"
+	C8  Code = "C8"
 	C9  Code = "C9"
 	C10 Code = "C10"
 	// Envoy's active check says no.
@@ -41,6 +46,9 @@ const (
 	H7 Code = "H7"
 	H8 Code = "H8"
 	H9 Code = "H9"
+	// Checks of several services, or for a moment.
+	H10 Code = "H10"
+	H11 Code = "H11"
 	// Outlier detection.
 	O1 Code = "O1"
 	O2 Code = "O2"
@@ -63,6 +71,7 @@ const (
 	F1 Code = "F1"
 	F2 Code = "F2"
 	F3 Code = "F3"
+	F4 Code = "F4"
 	// Routing.
 	G1 Code = "G1"
 	G2 Code = "G2"
@@ -97,16 +106,21 @@ var catalogue = []Cause{
 	{C2, "Envoy refused its configuration", "what it answered; an error state in /config_dump, or update_rejected that grows", "there is neither"},
 	{C3, "the assignment was never answered", "the cluster warms, or its wait for an assignment ran out", "an assignment was taken"},
 	{C6, "what was sent is not acknowledged", "a response is open, or cannot be handed over, for more than 5 s", "every proxy acknowledged"},
+	{C8, "what it is to be sent is too large", "a stream that was refused for the size of a response", ""},
+	{C7, "proxies hold different endpoints", "the endpoints that they report, against those that are published", "all hold what is published"},
 	{C10, "the lease of the hosts ran out", "assignment_stale, and no host is left", "there are hosts"},
 	{D1, "names cannot be resolved", "update_failure, and no host", "there are hosts"},
 	{D2, "the name has no address", "names are answered (update_success), and no host", "there are hosts"},
 	{B2, "the registry denies or hides it", "403, or an answer that says that it is filtered", ""},
 	{B1, "the registry cannot be read", "no answer, no leader, no such source or datacenter", "it was read just now"},
+	{B3, "the registry has stopped telling", "a canary that it took, and that is not read back", ""},
 	{B6, "the registry was not read yet", "no answer so far, and no failure", ""},
 	{B4, "records that cannot be used", "what is wrong with each", ""},
 	{A5, "tags or metadata select nobody", "instances are registered, and the document selects none: counts before and after", "none is left out"},
+	{B5, "many left the registry in one step, and still answer", "events; what left is tried from the control plane", "who left does not answer"},
 	{A6, "the last instance left", "events: endpoints removed, and the registry lists none", ""},
 	{A1, "nobody is in what Envoy was told", "the registry lists none; an assignment was taken, and has no host", "there are instances, or hosts"},
+	{A7, "registrations of somebody who is not there", "another service has the same address; or nobody answers for ten minutes, and the registry says healthy", ""},
 	{A8, "the health of endpoints comes and goes", "six turns of one endpoint in ten minutes", "fewer"},
 	{A4, "in maintenance", "Consul's maintenance check", ""},
 	{A3, "nodes that the registry lost", "Consul's serfHealth is critical", ""},
@@ -114,6 +128,8 @@ var catalogue = []Cause{
 	{H8, "the hosts ask to be left alone", "draining, or excluded by the header of a check's answer", "no host has such a flag"},
 	{C9, "hosts that were removed are kept", "pending_dynamic_removal", "no host has that flag"},
 	{H4, "some proxies cannot reach the hosts", "the check fails at some proxies, and passes at others or from the control plane", "it fails, or passes, at all"},
+	{H10, "checks of several services failed together", "the same words, in the same moment", ""},
+	{H11, "a check that fails for once takes endpoints out", "short turns of the upstream's health; a threshold of 1, or none for statuses", "fewer turns, or more failures are needed"},
 	{H9, "the check is told that there is too much to do", "429, or 503 with Retry-After, when the check is replayed", ""},
 	{H6, "the check speaks another protocol", "what comes back when the check is replayed", ""},
 	{H1, "the health check gets an answer that it does not expect", "checks fail, and not by the network; the answer when the check is replayed", "checks fail by the network alone"},
@@ -130,6 +146,7 @@ var catalogue = []Cause{
 	{E1, "connections are refused", "connections fail at once", "none fails"},
 	{E5, "the protocol is another one", "upstream_cx_protocol_error grows; flags UC, UPE, UR", "it does not grow"},
 	{F1, "a circuit breaker is open", "an open gauge, or an overflow that grows; flag UO", "both are 0"},
+	{F4, "many more requests come than usual", "the last minute against the hour before", "as many as usual"},
 	{F3, "a retry storm", "more than a fifth of what is sent are retries and the budget is spent, or more than three fifths", "there are few retries"},
 	{F2, "requests time out", "upstream_rq_timeout grows; flag UT", "it does not grow"},
 	{G1, "the route leads to a cluster that is not there", "a route names it, and /clusters does not; flag NC", "it is there"},

@@ -11,6 +11,7 @@ import (
 // failureChecks are of how requests failed lately, as the proxies counted them.
 var failureChecks = []caseCheck{
 	{F1, nil, overflow},
+	{F4, nil, flood},
 	{F2, nil, byFlag("the endpoints do not answer in time", "see whether they are slow, or overloaded; then the route's timeout", "UT")},
 	{E1, nil, byReason("Connection_refused", "connections to the endpoints are refused", "see whether the process runs, and on which port: ss -ltn")},
 	{E3, []Code{E1}, byReason("No_route_to_host", "no way leads to the endpoints", "look at routes and networks between proxies and endpoints")},

@@ -87,6 +87,9 @@ func scaledAway(c *Case) (*claim, string) {
 	if c.unknown() || len(left) == 0 {
 		return nil, ""
 	}
+	if n := len(c.stillAnswer()); n > 0 && 2*n >= len(c.Left) {
+		return nil, fmt.Sprintf("%d of %d that left still answer", n, len(c.Left))
+	}
 	last := left[len(left)-1]
 	x := &claim{
 		Likely, fmt.Sprintf("the last of its instances left the registry %s", c.ago(last.Time)),

@@ -8,7 +8,7 @@ import (
 
 // sourceChecks are of what we can read of the registry.
 var sourceChecks = []caseCheck{
-	{B2, []Code{A1, G1, C3}, denied}, {B1, []Code{A1, G1, C3}, unreadable}, {B6, []Code{A1, G1, C3}, notReadYet}, {B4, []Code{A1}, badRecords},
+	{B2, []Code{A1, G1, C3}, denied}, {B1, []Code{A1, G1, C3}, unreadable}, {B6, []Code{A1, G1, C3}, notReadYet}, {B3, []Code{A1}, stuckWatch}, {B4, []Code{A1}, badRecords},
 }
 
 // unknown tells that nobody ever said who is there.

@@ -83,6 +83,8 @@ type Config struct {
 	// upstream's, nil for none, or why it cannot be spoken from here.
 	Prober    Prober
 	ClientTLS func(upstream string) (*tls.Config, error)
+	// Unseen is for how long what a source took is not read back; nil is never.
+	Unseen func(source string) time.Duration
 }
 
 // Gatherer gathers. It is safe for concurrent use.
@@ -149,6 +151,7 @@ func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c 
 	}
 	var wg sync.WaitGroup
 	var notAsked [3][]string
+	wg.Go(func() { c.Left = g.tryLeft(ctx, c.Spec, name, c.Health.Service, c.Endpoints) })
 	wg.Go(func() { c.Events, notAsked[0] = g.happened(ctx, c.Health.Service, name) })
 	wg.Go(func() { c.Asked, notAsked[1] = g.askEnvoys(ctx, how, name, c.Streams, c.Health.Seen) })
 	wg.Go(func() { c.Probes, notAsked[2] = g.probe(ctx, name, c.Spec, c.Endpoints, c.Views) })
@@ -156,6 +159,7 @@ func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c 
 	if err := g.remember(ctx, &c, name, proxy); err != nil {
 		return c, err
 	}
+	g.around(&c)
 	c.NotAsked = slices.Concat(notAsked[:]...)
 	if proxy != "" {
 		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
@@ -170,6 +174,7 @@ func (g *Gatherer) Remember(ctx context.Context, name string) (c diagnose.Case, 
 	if err := g.remember(ctx, &c, name, ""); err != nil {
 		return c, err
 	}
+	g.around(&c)
 	c.Events = about(g.Events.Last(maxEvents), c.Health.Service, name)
 	c.NotAsked = []string{"proxies, and endpoints themselves: this is by what is known without asking"}
 	g.before(&c, "")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
 )
 
 var (
@@ -117,5 +118,40 @@ func TestFoundAt(t *testing.T) {
 	}
 	if got := foundAt(all, "api", noon.Add(9*time.Second)); len(got) != 0 {
 		t.Errorf("of another: %v", got)
+	}
+}
+
+// Checks that fail in the same moment with the same words have one cause; words that name
+// nothing tell nothing.
+func TestTogether(t *testing.T) {
+	fail := func(second int, name, to, words string) model.Event {
+		return event(second, "a-1", model.EventEndpointHealth, "Service", name, func(e *model.Event) { e.To, e.Reason = to, words })
+	}
+	const words = "db-main: connection refused"
+	all := []model.Event{
+		fail(0, "consul/a", "unhealthy", words), fail(1, "consul/b", "unhealthy", words+"\nmore"), fail(2, "consul/b", "unhealthy", words), fail(3, web.String(), "unhealthy", words),
+		fail(4, "consul/c", "unhealthy", "disk full on sda1"), fail(5, "consul/d", "healthy", words), fail(40, "consul/e", "unhealthy", words),
+	}
+	if got, by := together(all, web); strings.Join(got, " ") != "consul/a consul/b" || by != words {
+		t.Errorf("%v by %q", got, by)
+	}
+	if got, _ := together([]model.Event{fail(0, "consul/a", "unhealthy", "late"), fail(0, web.String(), "unhealthy", "late")}, web); len(got) > 0 {
+		t.Errorf("by words that name nothing: %v", got)
+	}
+}
+
+// An address that stands in another service too is found, whoever declares it.
+func TestElsewhere(t *testing.T) {
+	docs, faults := spec.Parse("x", []byte("kind: Upstream\nname: web\nspec: {service: {source: consul}}\n---\nkind: Upstream\nname: api\nspec: {service: {source: consul}}\n---\nkind: Upstream\nname: again\nspec: {service: {source: consul, name: web}}\n"))
+	if err := faults.Err(); err != nil {
+		t.Fatal(err)
+	}
+	sp, _, _ := spec.New(1, docs)
+	of := map[string][]model.Endpoint{"web": {{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80"}}, "api": {{Address: "10.0.0.2:80"}, {Address: "10.0.0.3:80"}}}
+	got := elsewhere(sp, func(k model.ServiceKey) model.Known {
+		return model.Known{Service: &model.Service{Endpoints: of[k.Name]}}
+	}, web, of["web"])
+	if len(got) != 1 || strings.Join(got["10.0.0.2:80"], " ") != "api" {
+		t.Errorf("%v", got)
 	}
 }

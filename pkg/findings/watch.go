@@ -231,7 +231,7 @@ func (w *Watch) keep(ctx context.Context, now time.Time) {
 		return // streams that end for that are no news
 	}
 	others := w.others(streams, now)
-	left := w.left(streams)
+	left := w.left(streams, now)
 	w.mu.Lock()
 	for name, ask := range asks {
 		asks[name] = ask || w.book.isOpen(upstream(name))
@@ -261,13 +261,16 @@ func (w *Watch) keep(ctx context.Context, now time.Time) {
 }
 
 // left are the upstreams of groups whose last proxy is gone, or whose first one came.
-func (w *Watch) left(streams []model.Stream) []string {
+func (w *Watch) left(streams []model.Stream, now time.Time) []string {
 	led := map[string]bool{}
 	for _, s := range streams {
 		led[s.Group] = true
 	}
 	w.mu.Lock()
 	was := w.led
+	if now.Before(w.settles) { // who leaves now is told of then
+		maps.Copy(led, was)
+	}
 	w.led = led
 	w.mu.Unlock()
 	var out []string

@@ -169,6 +169,16 @@ func (w *Watch) Status(name string) *Status {
 	return w.sources[name].status(time.Now())
 }
 
+// Unseen is for how long a flip that a source took is not read back, where that is too
+// long; else 0.
+func (w *Watch) Unseen(source string) time.Duration {
+	s := w.Status(source)
+	if s == nil || !s.Stale || s.Written.Duration() >= StaleAfter || s.Seen.Duration() < StaleAfter {
+		return 0
+	}
+	return s.Seen.Duration()
+}
+
 // beat flips, and takes the canary out at the end.
 func (s *source) beat(ctx context.Context) {
 	for ctx.Err() == nil {

@@ -1,0 +1,120 @@
+package evidence
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/model"
+	"github.com/wellspring-xds/wellspring/pkg/probe"
+	"github.com/wellspring-xds/wellspring/pkg/spec"
+)
+
+// around adds what others have to do with it.
+func (g *Gatherer) around(c *diagnose.Case) {
+	key := c.Health.Service
+	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
+	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
+	c.Unseen = g.unseen(key)
+	c.Minutes, _ = g.Seen.Trend(c.Upstream)
+}
+
+// leftLately is for how long an address that left is still tried: it was this upstream's.
+const leftLately = 10 * time.Minute
+
+// tryLeft tries addresses that left the registry lately and did not come back.
+func (g *Gatherer) tryLeft(ctx context.Context, u *spec.Upstream, name string, key model.ServiceKey, now []model.Endpoint) []probe.Result {
+	if g.Prober == nil || u.Hostnames() || key.Source == spec.SourceLocal {
+		return nil
+	}
+	t := probe.Target{Name: name, Spec: u}
+	for _, e := range slices.Backward(g.Events.Last(maxEvents)) {
+		if time.Since(e.Time) > leftLately {
+			break
+		}
+		there := slices.ContainsFunc(now, func(x model.Endpoint) bool { return x.Address == e.Endpoint })
+		if e.Kind == model.EventEndpointRemoved && e.Subject.Name == key.String() && !there && !slices.Contains(t.Addresses, e.Endpoint) {
+			t.Addresses = append(t.Addresses, e.Endpoint)
+		}
+	}
+	if len(t.Addresses) == 0 {
+		return nil
+	}
+	var err error
+	if t.TLS, err = g.ClientTLS(name); err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(g.Prober.Try(ctx, t), func(r probe.Result) bool { return r.Outcome == probe.NotTried })
+}
+
+// elsewhere are the other services of the catalog that have an address of this one.
+func elsewhere(sp *spec.Spec, entry func(model.ServiceKey) model.Known, key model.ServiceKey, endpoints []model.Endpoint) map[string][]string {
+	mine := map[string]bool{}
+	for _, e := range endpoints {
+		mine[e.Address] = true
+	}
+	out := map[string][]string{}
+	for _, d := range sp.Documents(spec.KindUpstream) {
+		u, ok := d.Body.(*spec.Upstream)
+		if !ok || u.Key(d.Name) == key || key.Source == spec.SourceLocal {
+			continue
+		}
+		other := u.Key(d.Name)
+		svc := entry(other).Service
+		if svc == nil {
+			continue
+		}
+		for _, e := range svc.Endpoints {
+			if mine[e.Address] && !slices.Contains(out[e.Address], other.Name) {
+				out[e.Address] = append(out[e.Address], other.Name)
+			}
+		}
+	}
+	return out
+}
+
+// sameMoment is how far apart checks fail that fail by one cause.
+const sameMoment = 30 * time.Second
+
+// together are the services whose checks failed when this one's last did, with the same
+// words; none where these say nothing.
+func together(events []model.Event, key model.ServiceKey) (out []string, words string) {
+	var at time.Time
+	for _, e := range slices.Backward(events) {
+		if fails(e) && e.Subject.Name == key.String() {
+			at, words = e.Time, saidFirst(e)
+			break
+		}
+	}
+	if len(words) < leastWords {
+		return nil, ""
+	}
+	for _, e := range events {
+		if fails(e) && e.Subject.Name != key.String() && e.Time.Sub(at).Abs() <= sameMoment && saidFirst(e) == words && !slices.Contains(out, e.Subject.Name) {
+			out = append(out, e.Subject.Name)
+		}
+	}
+	return out, words
+}
+
+// leastWords of a check's output name something.
+const leastWords = 12
+
+func fails(e model.Event) bool {
+	return e.Kind == model.EventEndpointHealth && e.To == string(model.Unhealthy)
+}
+
+// saidFirst is the first line of what a check says.
+func saidFirst(e model.Event) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(e.Reason), "\n")
+	return line
+}
+
+func (g *Gatherer) unseen(key model.ServiceKey) time.Duration {
+	if g.Unseen == nil || key.Datacenter != "" {
+		return 0
+	}
+	return g.Unseen(key.Source)
+}
