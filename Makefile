@@ -25,7 +25,11 @@ build: ## build bin/wellspring
 	@$(GO) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/wellspring ./cmd/wellspring
 
 .PHONY: tools
-tools: $(if $(ENVOY),,envoy) $(if $(CONSUL),,consul) $(if $(REQUIRE_REAL),.tools/bin/promtool) ## fetch Envoy and build Consul (once; kept in the cache)
+tools: $(if $(ENVOY),,envoy) $(if $(CONSUL),,consul) $(if $(REQUIRE_REAL),.tools/bin/promtool iproute) ## fetch Envoy and build Consul (once; kept in the cache)
+
+.PHONY: iproute
+iproute: # the fault lab breaks a network of its own; without, it leaves out what needs one
+	@command -v ip > /dev/null || apt-get install -y --no-install-recommends iproute2 > /dev/null 2>&1 || echo "ip (iproute2) is not here: two faults of the lab are left out" >&2
 
 .PHONY: envoy
 envoy: $(if $(ENVOY),,$(REAL_VERSIONS:%=.tools/bin/envoy-%))

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -47,6 +48,7 @@ type lab struct {
 	far       *consultest.Consul // an agent on another node
 	authority *certtest.Authority
 	names     *nameServer
+	apart     *netns // the network of the edge far; nil where there can be none
 	beds      []*bed
 }
 
@@ -87,7 +89,11 @@ func (b *bed) start() {
 	places := []string{"{name}", b.upstream, "{names}", b.lab.names.addr, "{namesPort}", portOf(b.lab.names.addr), "{closed-port}", portOf(closed(t)), "{checks}", labCheck}
 	n := max(2, b.hosts)
 	for i := range n {
-		x, err := backend.Start(fmt.Sprintf("%s-%d", b.upstream, i+1), "127.0.0.1:0")
+		host := "127.0.0.1"
+		if b.apart != nil {
+			host = b.apart(b.lab.apart)
+		}
+		x, err := backend.Start(fmt.Sprintf("%s-%d", b.upstream, i+1), net.JoinHostPort(host, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,9 +333,9 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 	if l.authority, err = certtest.New(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "wellspring.yaml")
+	file, sockets := filepath.Join(t.TempDir(), "wellspring.yaml"), t.TempDir()
 	text := fmt.Sprintf("sources: [{name: consul, consul: {address: '%s', token: %s}}, {name: stranger, consul: {address: '%s', token: 4f1d2c66-0000-4000-8000-00000000beef}}, {name: away, consul: {address: '%s'}}]\n"+
-		"probe: {allowLoopback: true}\nsecrets: {dir: '%s'}\n", consul.Address, root, consul.Address, closed(t), l.authority.Dir)
+		"probe: {allowLoopback: true}\nsecrets: {dir: '%s'}\nenvoyAdmin: {socketDir: '%s'}\n", consul.Address, root, consul.Address, closed(t), l.authority.Dir, sockets)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -338,8 +344,14 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.far.Kill() })
+	if l.apart, err = newNetns(t, 2); err != nil {
+		t.Logf("without a network of its own, what needs one is left out: %v", err)
+	}
 	names := map[string]bool{}
 	for i := range faults {
+		if faults[i].apart != nil && l.apart == nil {
+			continue
+		}
 		name := ""
 		for name == "" || names[name] {
 			name = fmt.Sprintf("svc-%04x", r.IntN(1<<16))
@@ -356,6 +368,15 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 		l.edges = append(l.edges, edge{zone: zone, address: closed(t), config: envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{
 			NodeID: "edge-" + zone, Group: "edge-" + zone, Zone: zone, Envoy: "1.40", Admin: admin, XDS: []string{l.control.XDS}, Telemetry: l.control.reports("edge-" + zone),
 		}, Change: l.names.resolve}})
+	}
+	if l.apart != nil {
+		key := l.control.reports("edge-far")
+		key.Addresses = []string{relay(t, l.control.Telemetry)}
+		l.edges = append(l.edges, edge{zone: "far", address: net.JoinHostPort(l.apart.there, "10000"), config: envoytest.Config{
+			Dir: t.TempDir(), Within: []string{"ip", "netns", "exec", l.apart.name}, Bootstrap: bootstrap.Config{
+				NodeID: "edge-far", Group: "edge-far", Zone: "far", Envoy: "1.40", Admin: filepath.Join(sockets, "far.sock"), XDS: []string{relay(t, l.control.XDS)}, Telemetry: key,
+			},
+		}})
 	}
 	l.control.apply(l.documents())
 	for i := range l.edges {

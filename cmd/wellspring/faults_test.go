@@ -16,11 +16,12 @@ type fault struct {
 	name string // what is done
 	// codes must be found, one of them first; also are true besides.
 	codes, also string
-	spec, rule  string // the document while all is well; {1} {2} are its backends
-	hosts       int    // backends; default 2
-	parallel    int    // requests at once through each edge
-	edge        string // a zone of its own that leads to it; "" are a and b
-	registered  bool   // its backends are in Consul
+	spec, rule  string                // the document while all is well; {1} {2} are its backends
+	hosts       int                   // backends; default 2
+	parallel    int                   // requests at once through each edge
+	edge        string                // a zone of its own that leads to it; "" are a and b
+	registered  bool                  // its backends are in Consul
+	apart       func(n *netns) string // where its backends are, as a network of its own reaches them
 	places0     func(b *bed) []string
 	breaks      func(b *bed)
 	mends       func(b *bed)
@@ -115,8 +116,8 @@ var faults = []fault{
 	{name: "the check's path is gone", codes: "H1", also: "P1 P2", spec: checked, breaks: func(b *bed) { b.health(404) }, mends: func(b *bed) { b.health(0) }},
 	revised("a check of another path", "H1", "P1 P2 H9", checked, strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/_fault?status=x", 1), 1)),
 	{name: "the check is slow", codes: "H2", also: "P1 P2", spec: strings.Replace(checked, "{checks}", strings.Replace(labCheck, "/healthz", "/deep", 1), 1), breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(time.Second) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
-	{name: "the processes crash", codes: "H3", also: "E1 P1 P2", spec: checked, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
-	{name: "they crash, and panic is off", codes: "H3", also: "E1 P1 P2", spec: with(checked, "whenUnavailable: {panic: {then: fail}}"), breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	{name: "the processes crash", codes: "H3 P2", also: "E1", spec: checked, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	{name: "they crash, and panic is off", codes: "H3 P1", also: "E1", spec: with(checked, "whenUnavailable: {panic: {then: fail}}"), breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
 	revised("the check's port is wrong", "H3", "P1 P2", `{endpoints: [{address: "{1}"}], healthChecks: [{checks}]}`, `{endpoints: [{address: "{1}"}], healthChecks: [{port: {closed-port}, http: {path: /healthz}, interval: 500ms, timeout: 400ms}]}`),
 	{name: "certificates of another name", codes: "H5", also: "E4 P1 P2 K1", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, sans: [x]}, healthChecks: [{checks}]}`, places0: (*bed).secure, breaks: func(b *bed) {
 		b.apply(strings.Replace(b.spec, "sans: [x]", "sans: [other.example]", 1))
@@ -149,6 +150,8 @@ var faults = []fault{
 	{name: "slow answers", codes: "F2", spec: local, rule: ", timeout: 300ms", breaks: func(b *bed) {
 		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
 	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
+	{name: "a zone that is cut off", codes: "H4", also: "P1 P2 E3 H3 K1", edge: "far", apart: (*netns).first, spec: checked, breaks: func(b *bed) { b.lab.apart.cut(b.lab.apart.first()) }, mends: func(b *bed) { b.lab.apart.join(b.lab.apart.first()) }},
+	{name: "no way leads there, unchecked", codes: "E3", also: "F2 K1", edge: "far", apart: (*netns).second, spec: local, rule: ", timeout: 1s", breaks: func(b *bed) { b.lab.apart.cut(b.lab.apart.second()) }, mends: func(b *bed) { b.lab.apart.join(b.lab.apart.second()) }},
 	revised("all is dropped", "G3", "", local, with(`{endpoints: [{address: "{1}"}]}`, "envoyEndpoints: {policy: {drop_overloads: [{category: all, drop_percentage: {numerator: 100}}]}}")),
 	revised("the name server fails", "D1", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["failing.example:{port1}"], refresh: 1s}}`),
 	revised("a name that is not there", "D2", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["shpo.example:{port1}"], refresh: 1s}}`),

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,8 @@ type Config struct {
 	Bootstrap bootstrap.Config
 	// Change alters the bootstrap that was built; nil leaves it as it is.
 	Change func(*bootstrapv3.Bootstrap)
+	// Within is a command that runs it, with its arguments: ip netns exec NAME.
+	Within []string
 	// Dir keeps the bootstrap file; it exists.
 	Dir string
 	// Log takes Envoy's output besides the tail that is kept; nil drops it.
@@ -88,10 +91,11 @@ func Start(ctx context.Context, c Config) (*Envoy, error) {
 	if c.Log != nil {
 		also = append(also, c.Log)
 	}
-	p, err := proc.Start(program, []string{
+	args := append(slices.Clone(c.Within), program,
 		"-c", file, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning", "--file-flush-interval-msec", "200",
 		"--drain-time-s", strconv.Itoa(int(max(1, drain.Seconds()))), "--drain-strategy", "immediate",
-	}, nil, also...)
+	)
+	p, err := proc.Start(args[0], args[1:], nil, also...)
 	if err != nil {
 		return nil, err
 	}

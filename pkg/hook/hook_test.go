@@ -114,16 +114,7 @@ func TestTimeout(t *testing.T) {
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("took %s", took)
 	}
-	text, err := os.ReadFile(child) //nolint:gosec // ours
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid == 0 {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d lives on", pid)
-		}
-	}
+	ends(t, child)
 }
 
 // What a command leaves behind is ended with it.
@@ -132,16 +123,7 @@ func TestLeftBehind(t *testing.T) {
 	r, told := runs(t, Hook{Name: "starts", Command: script(t, "sleep 600 & echo $! > "+child), Every: time.Hour, PerHour: 1, Timeout: 10 * time.Second})
 	r.Begun(finding("web", "H3", findings.Critical))
 	wants(t, waits(t, told, 1)[0], "done exit 0, and what it left behind was ended,")
-	text, err := os.ReadFile(child) //nolint:gosec // ours
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid == 0 {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d lives on", pid)
-		}
-	}
+	ends(t, child)
 }
 
 // An address, which may be a secret, is not told.
@@ -150,6 +132,21 @@ func TestSecretURL(t *testing.T) {
 	r.Begun(finding("web", "H3", findings.Critical))
 	if got := waits(t, told, 1)[0]; !strings.Contains(got, "failed") || strings.Contains(got, "s3cret") {
 		t.Errorf("told %q", got)
+	}
+}
+
+// ends waits until the process whose id is in a file is gone.
+func ends(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file) //nolint:gosec // ours
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid == 0 {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d lives on", pid)
+		}
 	}
 }
 
@@ -193,12 +190,17 @@ func TestPost(t *testing.T) {
 // back is told, and runs later if it goes on. What waits too long is told.
 func TestHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards what follows
 		var told []string
 		open := map[string]bool{"a": true, "b": true, "c": true}
 		r := New(Config{
 			Hooks:  []Hook{{Name: "h", URL: "http://127.0.0.1:1", Every: 10 * time.Minute, PerHour: 3, Timeout: time.Second}},
-			Client: &http.Client{Transport: answers{}}, Open: func(of model.Subject, _ diagnose.Code) bool { return open[of.Name] },
-			Emit: func(e model.Event) { told = append(told, e.Subject.Name+" "+e.To+" "+e.Reason) },
+			Client: &http.Client{Transport: answers{}}, Open: func(of model.Subject, _ diagnose.Code) bool { mu.Lock(); defer mu.Unlock(); return open[of.Name] },
+			Emit: func(e model.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, e.Subject.Name+" "+e.To+" "+e.Reason)
+			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		over := make(chan struct{})
@@ -211,6 +213,9 @@ func TestHeld(t *testing.T) {
 		}
 		want := func(want string) {
 			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if got := strings.Join(told, "; "); got != want {
 				t.Errorf("told %q, want %q", got, want)
 			}
@@ -233,8 +238,10 @@ func TestHeld(t *testing.T) {
 		time.Sleep(2 * time.Minute) // an hour after the first
 		want("c" + done)
 		begun("c")
+		mu.Lock()
 		told = nil
 		open["c"] = false // it is over before it may run again
+		mu.Unlock()
 		time.Sleep(time.Hour)
 		want("")
 		cancel()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -65,8 +66,12 @@ func sort(says string, err error) (Outcome, string) {
 		return BadTLS, "its certificate is signed by an authority that is not known"
 	case errors.As(err, &shake) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET):
 		return BadTLS, text
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), strings.Contains(text, closedIdle):
 		return Closed, "the connection was closed in place of an answer"
 	}
 	return OtherWords, text
 }
+
+// closedIdle is what net/http says of a connection that was closed before it was used; the
+// error has no name.
+const closedIdle = "server closed idle connection"
