@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,36 @@ func findingsCommand(g *global) *cobra.Command {
 	return cmd
 }
 
+// manyAlike findings of one cause are told in one line.
+const manyAlike = 3
+
+// causeOf is what findings have in common that are told in one line.
+func causeOf(f findings.TimedFinding) string {
+	return strings.Join([]string{string(f.Severity), string(f.Code), f.Subject.Kind}, " ")
+}
+
+// alikes are the places of those that are open, by their cause.
+func alikes(all []findings.TimedFinding) map[string][]int {
+	out := map[string][]int{}
+	for i, f := range all {
+		if f.Open() {
+			out[causeOf(f)] = append(out[causeOf(f)], i)
+		}
+	}
+	return out
+}
+
+// alike prints findings of one cause together.
+func alike(b *strings.Builder, all []findings.TimedFinding, same []int) {
+	first := all[same[0]]
+	var names []string
+	for _, i := range same[:min(len(same), manyAlike)] {
+		names = append(names, all[i].Subject.Name)
+	}
+	fold(b, "", fmt.Sprintf("%-8s %-3s %d %ss: %s", strings.ToUpper(string(first.Severity)), first.Code, len(same), strings.ToLower(first.Subject.Kind), first.Title))
+	fold(b, "  ", fmt.Sprintf("%s and %d more; the first since %s (%s); all with -o wide", strings.Join(names, ", "), len(same)-len(names), utc(first.Begun), elapsed(time.Since(first.Begun))))
+}
+
 // listFindings prints them for people: one or two lines each, all evidence where it is
 // wide.
 func listFindings(w io.Writer, all []findings.TimedFinding, wide bool) error {
@@ -64,7 +95,14 @@ func listFindings(w io.Writer, all []findings.TimedFinding, wide bool) error {
 	if len(all) == 0 {
 		b.WriteString("nothing was found\n")
 	}
-	for _, f := range all {
+	open := alikes(all)
+	for i, f := range all {
+		if same := open[causeOf(f)]; !wide && f.Open() && len(same) > manyAlike {
+			if same[0] == i {
+				alike(&b, all, same)
+			}
+			continue
+		}
 		when := fmt.Sprintf("since %s (%s)", utc(f.Begun), ago(f.Begun))
 		if !f.Open() {
 			when = fmt.Sprintf("%s to %s (%s)", utc(f.Begun), utc(f.Ended), elapsed(f.Ended.Sub(f.Begun)))

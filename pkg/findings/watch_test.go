@@ -134,6 +134,10 @@ func (w *world) counts(name string) (asked, remembered int) {
 	return w.asked[name], w.remembered[name]
 }
 
+// atOnce is how many were asked about at once, counted how many findings began.
+func (w *world) atOnce() int  { w.mu.Lock(); defer w.mu.Unlock(); return w.most }
+func (w *world) counted() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.begun) }
+
 // told are the events of findings.
 func (w *world) told() string {
 	var out []string
@@ -164,8 +168,8 @@ func TestWatch(t *testing.T) {
 		if codes(open) != "A1" || open[0].Severity != Critical || open[0].Subject != upstream("web") || open[0].Begun.Sub(broke) > 3*time.Second || len(open[0].Evidence) == 0 {
 			t.Fatalf("open: %+v", open)
 		}
-		if got := w.told(); got != "finding.begun web critical A1" || len(w.begun) != 1 {
-			t.Errorf("told %s; %v", got, w.begun)
+		if got := w.told(); got != "finding.begun web critical A1" || w.counted() != 1 {
+			t.Errorf("told %s; %d were begun", got, w.counted())
 		}
 		if got := strings.Join(x.Causes("web"), ";"); !strings.HasPrefix(got, "A1 ") || len(x.Causes("api")) > 0 {
 			t.Errorf("causes %s; of the other %v", got, x.Causes("api"))
@@ -204,8 +208,8 @@ func TestWatchMany(t *testing.T) {
 		}
 		x := w.run(t)
 		time.Sleep(90 * time.Second)
-		if n := len(x.List(false)); n != 100 || w.most != asksAtOnce {
-			t.Errorf("%d findings, at most %d at once", n, w.most)
+		if n := len(x.List(false)); n != 100 || w.atOnce() != asksAtOnce {
+			t.Errorf("%d findings, at most %d at once", n, w.atOnce())
 		}
 		w.mu.Lock()
 		delete(w.states, "7")
@@ -241,8 +245,7 @@ func TestWatchProxies(t *testing.T) {
 			t.Errorf("asked about web %d times, about api %d times", web, api)
 		}
 		w.mu.Lock()
-		w.streams = w.streams[:1]
-		w.streams[0].Delivery[0].Open = 0
+		w.streams = []model.Stream{{Proxy: model.Proxy{ID: "edge-1"}}}
 		w.mu.Unlock()
 		time.Sleep(6 * time.Second)
 		if open = x.List(false); codes(open) != "C2 C6 C6" {
@@ -258,7 +261,7 @@ func TestWatchProxies(t *testing.T) {
 		}
 		_, before := w.counts("web")
 		w.mu.Lock()
-		w.streams[0].Group = "web" // that leads to it has its first proxy
+		w.streams = []model.Stream{{Proxy: model.Proxy{ID: "edge-1", Group: "web"}}} // that leads to it has its first proxy
 		w.mu.Unlock()
 		time.Sleep(8 * time.Second)
 		w.mu.Lock()
@@ -367,11 +370,11 @@ func TestWatchRestored(t *testing.T) {
 		if codes(open) != "A1 W2" || !open[0].Begun.Equal(before) || open[0].Seen.Equal(before) || open[1].Severity != Warning || open[1].Subject.Kind != kindCertificate {
 			t.Errorf("open: %+v", open)
 		}
-		if got := w.told(); got != "finding.begun edge.pem warning W2, finding.ended gone A1 over" || len(w.begun) != 1 {
+		if got := w.told(); got != "finding.begun edge.pem warning W2, finding.ended gone A1 over" || w.counted() != 1 {
 			t.Errorf("told %s", got)
 		}
 		w.mu.Lock()
-		w.certificates[0].State, w.certificates[0].NotAfter = model.CertificateExpired, time.Now().Add(-time.Second)
+		w.certificates = []model.Certificate{{File: "edge.pem", State: model.CertificateExpired, NotAfter: time.Now().Add(-time.Second)}}
 		w.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		if open = x.List(false); codes(open) != "A1 W2" || open[1].Severity != Critical {
