@@ -15,7 +15,7 @@ import (
 )
 
 // noExample are codes that no recording has.
-var noExample = []diagnose.Code{"A7", "B3", "B6", "C7", "C8", "F4", "G2", "G4", "H10", "H11", "K3", "W1", "W2", "W4"}
+var noExample = []diagnose.Code{"A7", "B3", "B6", "C5", "C7", "C8", "D3", "F4", "G2", "G4", "H10", "H11", "K3", "W1", "W2", "W4"}
 
 // docs/causes.md is the catalogue, with what `wellspring doctor` says of a real Envoy that
 // had each of these faults, or `wellspring explain` of a real stack (KEEP_LAB of

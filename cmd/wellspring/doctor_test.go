@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ type patient struct {
 	yaml string        // of the cluster, without its name
 	path string        // of the route: how requests are sent; "" is a plain route
 	load int           // requests at once
+	also string        // what stands beside the action of its route
 }
 
 const (
@@ -77,6 +79,8 @@ var patients = []patient{
 	{name: "missing", code: "G1", yaml: "none"},
 	{name: "all-members", code: "P3", yaml: "lb_policy: CLUSTER_PROVIDED\ncluster_type: {name: envoy.clusters.aggregate, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [nobody, refused-check]}}"},
 	{name: "subset", code: "P4", yaml: subsets + "hosts: Good", path: "metadata_match: {filter_metadata: {envoy.lb: {version: v9}}}"},
+	{name: "sticky", code: "P5", yaml: "hosts: Good", also: ", typed_per_filter_config: {envoy.filters.http.stateful_session: {'@type': type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute, stateful_session: {strict: true, session_state: {name: envoy.http.stateful_session.cookie, typed_config: {'@type': type.googleapis.com/envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState, cookie: {name: host, path: /}}}}}}"},
+	{name: "weightless", code: "C11", yaml: "common_lb_config: {locality_weighted_lb_config: {}}\nlocalities: Good Closed"},
 	{name: "no-resolver", code: "D1", yaml: "type: STRICT_DNS\ndns_lookup_family: V4_ONLY\ndns_refresh_rate: 0.5s\n" + fmt.Sprintf(resolver, "ClosedUDP") + "names: shop.example"},
 	{name: "emptied", code: "A1", yaml: "type: EDS\neds_cluster_config: {eds_config: {path_config_source: {path: '{{.Dir}}/emptied.yaml'}}}"},
 	{name: "lease", code: "C10", yaml: "type: EDS\neds_cluster_config: {eds_config: {path_config_source: {path: '{{.Dir}}/lease.yaml'}}}"},
@@ -252,7 +256,7 @@ func (p patient) definition(w ward) string {
 	fmt.Fprintf(&b, "name: %s\nconnect_timeout: 0.4s\n", p.name)
 	for line := range strings.Lines(p.yaml) {
 		kind, hosts, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if kind != "hosts" && kind != "names" {
+		if kind != "hosts" && kind != "names" && kind != "localities" {
 			b.WriteString(strings.TrimRight(line, "\n") + "\n")
 			continue
 		}
@@ -263,10 +267,21 @@ func (p patient) definition(w ward) string {
 				status = "UNKNOWN"
 			}
 			host, port := h, "80"
-			if kind == "hosts" {
+			if kind != "names" {
 				host, port, _ = net.SplitHostPort(at[h])
 			}
 			all = append(all, fmt.Sprintf("{health_status: %s, metadata: {filter_metadata: {envoy.lb: {version: v1}}}, endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}", status, host, port))
+		}
+		if kind == "localities" { // one each, the last with a weight
+			for i, h := range all {
+				weight := ""
+				if i == len(all)-1 {
+					weight = ", load_balancing_weight: 1"
+				}
+				all[i] = fmt.Sprintf("{locality: {zone: z%d}%s, lb_endpoints: [%s]}", i, weight, h)
+			}
+			fmt.Fprintf(&b, "load_assignment: {cluster_name: %s, endpoints: [%s]}\n", p.name, strings.Join(all, ", "))
+			continue
 		}
 		fmt.Fprintf(&b, "load_assignment: {cluster_name: %s, endpoints: [{lb_endpoints: [%s]}]}\n", p.name, strings.Join(all, ", "))
 	}
@@ -311,7 +326,7 @@ func testDoctor(t *testing.T, version string) {
 		if p.path != "" {
 			action += ", " + p.path
 		}
-		fmt.Fprintf(&routes, "              - {match: {prefix: /%s/}, route: {%s}}\n", p.name, action)
+		fmt.Fprintf(&routes, "              - {match: {prefix: /%s/}, route: {%s}%s}\n", p.name, action, p.also)
 	}
 	host, port, _ := net.SplitHostPort(edge)
 	text := fmt.Sprintf(`node: {id: patient, cluster: ward}
@@ -329,7 +344,7 @@ static_resources:
         typed_config:
           '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: edge
-          http_filters: [{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+          http_filters: [{name: envoy.filters.http.stateful_session, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession}}, {name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
           route_config:
             name: edge
             validate_clusters: false
@@ -493,6 +508,7 @@ func visit(ctx context.Context, url string) {
 	if err != nil {
 		return
 	}
+	req.AddCookie(&http.Cookie{Name: "host", Value: base64.StdEncoding.EncodeToString([]byte("10.9.9.9:1"))}) // a host that is in none
 	if resp, err := http.DefaultClient.Do(req); err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()

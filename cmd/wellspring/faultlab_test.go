@@ -369,7 +369,7 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 			NodeID: "edge-" + zone, Group: "edge-" + zone, Zone: zone, Envoy: "1.40", Admin: admin, XDS: []string{l.control.XDS}, Telemetry: l.control.reports("edge-" + zone),
 		}, Change: l.names.resolve}})
 	}
-	if l.apart != nil {
+	if l.apart != nil && slices.ContainsFunc(l.beds, func(b *bed) bool { return b.edge == "far" }) {
 		key := l.control.reports("edge-far")
 		key.Addresses = []string{relay(t, l.control.Telemetry)}
 		l.edges = append(l.edges, edge{zone: "far", address: net.JoinHostPort(l.apart.there, "10000"), config: envoytest.Config{

@@ -1,9 +1,12 @@
 package diagnose
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // balancerChecks are of what the balancer makes of the hosts that it has.
-var balancerChecks = []check{{P3, membersOut}, {P4, noSubset}, {P1, panicIsOff}, {P2, panicHides}}
+var balancerChecks = []check{{P3, membersOut}, {P4, noSubset}, {P5, strictSession}, {C11, weightless}, {P1, panicIsOff}, {P2, panicHides}}
 
 func membersOut(c *cluster) (*claim, string) {
 	members := c.config.Members()
@@ -37,6 +40,60 @@ func noSubset(c *cluster) (*claim, string) {
 		min(Likely, c.unlessNoise(n)), "requests meet nobody though hosts are usable: no subset has what their route asks for",
 		[]string{n.String(), "/config_dump: subsets by " + keys + ", fallback " + c.config.Subset.Fallback},
 		"compare the route's metadata_match with the metadata of the hosts",
+	}, ""
+}
+
+func strictSession(c *cluster) (*claim, string) {
+	line := ""
+	if c.envoy.Config.StrictSessions {
+		line = "/config_dump: a listener has a stateful session that is strict"
+	}
+	for _, t := range c.envoy.Config.Routes {
+		for _, h := range t.Hosts {
+			for i, r := range h.Routes {
+				if r.Strict() && slices.Contains(r.Clusters(), c.name) {
+					line = fmt.Sprintf("/config_dump: table %s, virtual host %s, route %d: a stateful session that is strict", t.Name, h.Name, i)
+				}
+			}
+		}
+	}
+	if line == "" {
+		return nil, ""
+	}
+	n := c.growth("upstream_cx_none_healthy")
+	if n.n == 0 || c.usable == 0 {
+		return nil, "no request meets nobody"
+	}
+	return &claim{
+		min(Likely, c.unlessNoise(n)), "requests meet nobody though hosts are usable: their session names one that is not there, or is out",
+		[]string{n.String(), line},
+		"let the session choose another host (strict: false), or have clients drop what names a host that is gone",
+	}, ""
+}
+
+// weightless: where one locality has a weight, those without get nothing; where none of
+// those with a weight has a usable host, all hosts are used (measured: Envoy 1.40).
+func weightless(c *cluster) (*claim, string) {
+	if c.config.Common.ByLocality == nil {
+		return nil, ""
+	}
+	weighted, without := 0, []string{}
+	for _, l := range c.config.Lists.Localities {
+		switch {
+		case len(l.Hosts) == 0:
+		case l.Weight > 0:
+			weighted++
+		default:
+			without = append(without, fmt.Sprintf("/config_dump: %d hosts in zone %q have no load_balancing_weight", len(l.Hosts), l.Locality.Zone))
+		}
+	}
+	if weighted == 0 || len(without) == 0 {
+		return nil, "every locality has a weight, or none"
+	}
+	failed := c.growth("upstream_cx_connect_fail")
+	return &claim{
+		Certain.unless(!failed.now || failed.n == 0), fmt.Sprintf("hosts of %d localities get no request, since others have a weight and theirs has none", len(without)),
+		without, "give each locality a weight of 1 at least",
 	}, ""
 }
 

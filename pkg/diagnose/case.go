@@ -58,6 +58,8 @@ type Case struct {
 	TogetherBy string
 	// Minutes is what was counted of it in each minute of the last hour.
 	Minutes []fleet.Span
+	// Resolved are the addresses that its names resolve to from here.
+	Resolved []string
 	// Unseen is for how long a canary that its source took is not read back.
 	Unseen time.Duration
 	// Past tells that At is over: nobody was asked, and what proxies saw is not known but

@@ -101,6 +101,17 @@ func (c *Case) outFor(d time.Duration, o probe.Outcome) {
 	}
 }
 
+// asks has one proxy answer, whose cluster asks for an assignment of a name.
+func (c *Case) asks(name string) {
+	is := &envoyadmin.ClusterConfig{Name: "catalog", Type: "EDS", Serving: true}
+	is.Assignment.Service = name
+	c.Asked = []Asked{{Proxy: "edge-0", Envoy: Envoy{Dump: &envoyadmin.Dump{
+		Config:   &envoyadmin.Config{Clusters: map[string]*envoyadmin.ClusterConfig{"catalog": is}},
+		Clusters: map[string]*envoyadmin.Cluster{"catalog": {Hosts: []envoyadmin.Host{{Address: "10.0.0.1:80", Usable: true, ConnectFailed: 3, Connections: 9}}}},
+		Stats:    envoyadmin.Stats{"cluster.catalog.update_success": 1, "control_plane.connected_state": 1},
+	}}}}
+}
+
 // lacks has proxies not hold the second endpoint, for so long.
 func (c *Case) lacks(d time.Duration, proxies ...int) {
 	for i := range c.Views {
@@ -211,6 +222,12 @@ func TestCases(t *testing.T) {
 		{"its check fails for long", func(c *Case) { c.outFor(11*minute, probe.Unexpected) }, "H1 likely !A7"},
 		{"the registry stopped telling", func(c *Case) { c.Unseen = minute }, "B3 possible"},
 		{"it stopped before anybody was known", func(c *Case) { c.unknownFor(""); c.Known.Failure = nil; c.Unseen = minute }, "B3 likely"},
+		{"another name is asked for", func(c *Case) { c.asks("elsewhere") }, "C5 certain"},
+		{"its own name is asked for", func(c *Case) { c.asks("catalog@1f") }, " !C5"},
+		{"a name of the same beginning", func(c *Case) { c.asks("catalog-v2@1f") }, "C5 certain"},
+		{"old addresses, in vain", func(c *Case) { c.asks(""); c.Resolved = []string{"10.9.0.1"}; c.nobody() }, "D3 likely"},
+		{"other addresses, on purpose", func(c *Case) { c.asks(""); c.Resolved = []string{"10.9.0.1"} }, "D3 possible"},
+		{"the same addresses", func(c *Case) { c.asks(""); c.Resolved = []string{"10.0.0.1"}; c.nobody() }, " !D3"},
 		{"one proxy lacks an endpoint", func(c *Case) { c.lacks(11*time.Second, 1); c.nobody() }, "C7 likely"},
 		{"one proxy lacks it, and others serve", func(c *Case) { c.lacks(11*time.Second, 1) }, "C7 possible"},
 		{"one proxy lacks it for a moment", func(c *Case) { c.lacks(9*time.Second, 1) }, ""},
@@ -439,7 +456,7 @@ func TestCases(t *testing.T) {
 			t.Errorf("%s: found %q, want %q", x.name, text, x.want)
 		}
 		for _, f := range e.Findings {
-			if f.Strength == Certain && !strings.Contains("C2 F1 F2 E5 G1 G3", string(f.Code)) { // Envoys' own words and counts
+			if f.Strength == Certain && !strings.Contains("C2 C5 F1 F2 E5 G1 G3", string(f.Code)) { // Envoys' own words and counts
 				t.Errorf("%s: %s is certain, and no Envoy showed it", x.name, f.Code)
 			}
 		}

@@ -31,11 +31,13 @@ const (
 	C1  Code = "C1"
 	C2  Code = "C2"
 	C3  Code = "C3"
+	C5  Code = "C5"
 	C6  Code = "C6"
 	C7  Code = "C7"
 	C8  Code = "C8"
 	C9  Code = "C9"
 	C10 Code = "C10"
+	C11 Code = "C11"
 	// Envoy's active check says no.
 	H1 Code = "H1"
 	H2 Code = "H2"
@@ -58,9 +60,11 @@ const (
 	P2 Code = "P2"
 	P3 Code = "P3"
 	P4 Code = "P4"
+	P5 Code = "P5"
 	// Name resolution.
 	D1 Code = "D1"
 	D2 Code = "D2"
+	D3 Code = "D3"
 	// The connection fails.
 	E1 Code = "E1"
 	E2 Code = "E2"
@@ -104,6 +108,7 @@ type Cause struct {
 var catalogue = []Cause{
 	{C1, "not connected to its control plane", "control_plane.connected_state is 0; or no proxy that reaches the upstream has a stream", "it is 1; proxies are connected"},
 	{C2, "Envoy refused its configuration", "what it answered; an error state in /config_dump, or update_rejected that grows", "there is neither"},
+	{C5, "it asks for the endpoints of another name", "eds_service_name in its cluster, against what is served", "it asks for what is served"},
 	{C3, "the assignment was never answered", "the cluster warms, or its wait for an assignment ran out", "an assignment was taken"},
 	{C6, "what was sent is not acknowledged", "a response is open, or cannot be handed over, for more than 5 s", "every proxy acknowledged"},
 	{C8, "what it is to be sent is too large", "a stream that was refused for the size of a response", ""},
@@ -140,6 +145,7 @@ var catalogue = []Cause{
 	{O1, "outlier detection ejected the hosts", "failed_outlier_check", "nobody is ejected"},
 	{O2, "outlier detection in a small cluster", "three hosts or less, and one ejection is more than the share that may be ejected", "nobody is ejected, or there are more hosts"},
 	{O3, "outlier detection wants hosts out and may not", "ejections_overflow grows", "it does not grow"},
+	{D3, "addresses of before are used", "what names resolve to here, against the hosts of proxies", "they are the same"},
 	{E4, "TLS to the hosts fails", "handshakes or verifications fail, or a secret is missing", "none fails"},
 	{E3, "no way leads to the hosts", "\"no route to host\", at a proxy or from the control plane", ""},
 	{E2, "connections time out", "upstream_cx_connect_timeout grows", "it does not grow"},
@@ -152,9 +158,11 @@ var catalogue = []Cause{
 	{G1, "the route leads to a cluster that is not there", "a route names it, and /clusters does not; flag NC", "it is there"},
 	{G2, "no route leads there", "hosts and rules, and why each does not match", ""},
 	{G3, "the proxy answers by itself", "flag UDO (a policy); a rule that responds or redirects", "no request has it"},
+	{C11, "localities without a weight get no request", "a cluster that weighs localities, and hosts in one without a weight while others have one", "every locality has a weight"},
 	{G4, "a part goes to an upstream in vain", "weights of the rule that matches, and the health of its siblings", ""},
 	{P3, "no member of the aggregate has a usable host", "all members without one", "a member has one"},
 	{P4, "no subset matches", "requests meet nobody though hosts are usable, and the cluster has subsets", "no request meets nobody"},
+	{P5, "a session is bound to a host that is not there", "requests meet nobody though hosts are usable, and a stateful session is strict", "no request meets nobody"},
 	{P1, "panic is off", "a panic threshold of 0, or fail_traffic_on_panic, and too few usable hosts", "panic is on"},
 	{P2, "panic hides an outage", "lb_healthy_panic grows while hosts are out", "it does not grow"},
 	{K1, "it began with a revision", "a revision that touches the upstream's road, up to a minute before", "no revision touches it"},

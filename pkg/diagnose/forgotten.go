@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -295,4 +296,67 @@ func stuckWatch(c *Case) (*claim, string) {
 		[]string{fmt.Sprintf("canary of source %s: written, and not read back for %s", c.source(), span(c.Unseen)), c.lasts()},
 		"see the registry's agent that this server asks: wellspring sources; another one may tell",
 	}, ""
+}
+
+// otherName: a proxy asks for an assignment that is not this upstream's.
+func otherName(c *Case) (*claim, string) {
+	x := &claim{Certain, "", nil, "take eds_cluster_config out of envoy: wellspring get upstream " + c.Upstream}
+	reach := &Reach{Of: len(c.Asked)}
+	asked := 0
+	for _, a := range c.Asked {
+		is := a.Config.Clusters[c.Upstream]
+		if is == nil || is.Type != "EDS" {
+			continue
+		}
+		asked++
+		if name := is.Assignment.Service; name != "" && name != c.Upstream && !strings.HasPrefix(name, c.Upstream+"@") {
+			reach.add(a.Proxy, a.Zone)
+			x.evidence = append(x.evidence, fmt.Sprintf("proxy %s /config_dump: eds_service_name %s", a.Proxy, name))
+		}
+	}
+	switch {
+	case asked == 0:
+		return nil, ""
+	case reach.Count == 0:
+		return nil, "it asks for what is served"
+	}
+	x.says = fmt.Sprintf("%s ask for the endpoints of another name", reach)
+	return x, ""
+}
+
+// oldAddresses: proxies use addresses that names do not resolve to from here. That may be
+// so on purpose: it explains something only where connections to them fail.
+func oldAddresses(c *Case) (*claim, string) {
+	if len(c.Resolved) == 0 {
+		return nil, ""
+	}
+	x := &claim{Possible, "", nil, "see what the proxies' resolver says; a shorter dns.refresh, or respect of the TTL, has it asked sooner"}
+	n, same := 0, 0
+	for _, a := range c.Asked {
+		run := a.Clusters[c.Upstream]
+		if run == nil {
+			continue
+		}
+		for _, h := range run.Hosts {
+			ip, _, err := net.SplitHostPort(h.Address)
+			switch {
+			case err != nil:
+			case slices.Contains(c.Resolved, ip):
+				same++
+			default:
+				if n++; n <= mostLines {
+					x.evidence = append(x.evidence, fmt.Sprintf("proxy %s /clusters: %s", a.Proxy, h.Address))
+				}
+				if h.ConnectFailed > 0 && c.fails() {
+					x.strength = Likely
+				}
+			}
+		}
+	}
+	if n == 0 {
+		return nil, fmt.Sprintf("%d hosts are what the names resolve to", same)
+	}
+	x.says = fmt.Sprintf("%d hosts of proxies are not what the names resolve to from here", n)
+	x.evidence = append(x.evidence, "resolved from here: "+list(c.Resolved))
+	return x, ""
 }

@@ -3,6 +3,7 @@ package envoyadmin
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,8 @@ type Config struct {
 	// Clusters by name, those that serve before those that warm.
 	Clusters map[string]*ClusterConfig
 	Routes   []RouteTable
+	// StrictSessions tells that a listener binds requests to one host, whatever the route.
+	StrictSessions bool
 	// Rejected is what this Envoy refused, and holds in an older form or not at all.
 	Rejected []Rejected
 
@@ -36,6 +39,16 @@ type ClusterConfig struct {
 	Assignment struct {
 		Service string `json:"service_name"`
 	} `json:"eds_cluster_config"`
+	// Lists are the hosts of a definition that lists them.
+	Lists struct {
+		Localities []struct {
+			Locality struct {
+				Zone string `json:"zone"`
+			} `json:"locality"`
+			Weight uint32            `json:"load_balancing_weight"`
+			Hosts  []json.RawMessage `json:"lb_endpoints"`
+		} `json:"endpoints"`
+	} `json:"load_assignment"`
 	LB     string `json:"lb_policy"`
 	Custom struct {
 		Name  string `json:"name"`
@@ -51,6 +64,7 @@ type ClusterConfig struct {
 		ZoneAware struct {
 			FailOnPanic bool `json:"fail_traffic_on_panic"`
 		} `json:"zone_aware_lb_config"`
+		ByLocality *struct{} `json:"locality_weighted_lb_config"`
 	} `json:"common_lb_config"`
 	Checks  []CheckConfig `json:"health_checks"`
 	Outlier *struct {
@@ -140,6 +154,7 @@ type VirtualHost struct {
 
 // Route is where some requests go.
 type Route struct {
+	sessions
 	Name  string `json:"name"`
 	Match struct {
 		Prefix string `json:"prefix"`
@@ -154,6 +169,26 @@ type Route struct {
 			} `json:"clusters"`
 		} `json:"weighted_clusters"`
 	} `json:"route"`
+}
+
+// sessions is the part of a route that overrides the filter of stateful sessions.
+type sessions struct {
+	Filters map[string]struct {
+		Disabled bool `json:"disabled"`
+		State    struct {
+			Strict bool `json:"strict"`
+		} `json:"stateful_session"`
+	} `json:"typed_per_filter_config"`
+}
+
+// Strict tells whether a request is bound to one host, though that is not there any more.
+func (s sessions) Strict() bool {
+	for _, f := range s.Filters {
+		if f.State.Strict && !f.Disabled {
+			return true
+		}
+	}
+	return false
 }
 
 // Clusters are those that a route names.
@@ -298,10 +333,33 @@ func (c *Config) addListeners(raw json.RawMessage) error {
 		} `json:"dynamic_listeners"`
 	}
 	err := json.Unmarshal(raw, &in)
+	var all any
+	if json.Unmarshal(raw, &all) == nil {
+		c.StrictSessions = strictSession(all)
+	}
 	for _, x := range in.Dynamic {
 		c.reject("listener", x.Error, x.Name)
 	}
 	return err
+}
+
+// strictSession tells whether JSON has the filter of stateful sessions in it, and it is
+// strict; what routes say of theirs has a type of its own.
+func strictSession(v any) bool {
+	switch x := v.(type) {
+	case map[string]any:
+		if t, _ := x["@type"].(string); strings.HasSuffix(t, ".stateful_session.v3.StatefulSession") && x["strict"] == true {
+			return true
+		}
+		for _, y := range x {
+			if strictSession(y) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(x, strictSession)
+	}
+	return false
 }
 
 func (c *Config) reject(kind string, e *errorState, name string) {

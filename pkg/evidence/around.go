@@ -2,6 +2,8 @@ package evidence
 
 import (
 	"context"
+	"maps"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +21,42 @@ func (g *Gatherer) around(c *diagnose.Case) {
 	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
 	c.Unseen = g.unseen(key)
 	c.Minutes, _ = g.Seen.Trend(c.Upstream)
+}
+
+// mostNames of an upstream are resolved, each within resolveIn.
+const (
+	mostNames = 8
+	resolveIn = time.Second
+)
+
+// resolve asks this machine's resolver for the names of an upstream.
+func resolve(ctx context.Context, u *spec.Upstream, endpoints []model.Endpoint) (out []string) {
+	if !u.Hostnames() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveIn)
+	defer cancel()
+	names := map[string]bool{}
+	if u.DNS != nil {
+		for _, h := range u.DNS.Hosts {
+			if host, _, err := net.SplitHostPort(h); err == nil {
+				names[host] = true
+			}
+		}
+	}
+	for _, e := range endpoints {
+		if host, _, err := net.SplitHostPort(e.Address); err == nil {
+			names[host] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names))[:min(len(names), mostNames)] {
+		all, err := net.DefaultResolver.LookupHost(ctx, name)
+		if err != nil {
+			return nil // a part of them says nothing
+		}
+		out = append(out, all...)
+	}
+	return out
 }
 
 // leftLately is for how long an address that left is still tried: it was this upstream's.

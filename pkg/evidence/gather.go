@@ -151,6 +151,7 @@ func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c 
 	}
 	var wg sync.WaitGroup
 	var notAsked [3][]string
+	wg.Go(func() { c.Resolved = resolve(ctx, c.Spec, c.Endpoints) })
 	wg.Go(func() { c.Left = g.tryLeft(ctx, c.Spec, name, c.Health.Service, c.Endpoints) })
 	wg.Go(func() { c.Events, notAsked[0] = g.happened(ctx, c.Health.Service, name) })
 	wg.Go(func() { c.Asked, notAsked[1] = g.askEnvoys(ctx, how, name, c.Streams, c.Health.Seen) })
