@@ -6,7 +6,7 @@ import (
 )
 
 // balancerChecks are of what the balancer makes of the hosts that it has.
-var balancerChecks = []check{{P3, membersOut}, {P4, noSubset}, {P5, strictSession}, {C11, weightless}, {P1, panicIsOff}, {P2, panicHides}}
+var balancerChecks = []check{{P3, membersOut}, {P4, noSubset}, {P5, strictSession}, {P1, panicIsOff}, {P2, panicHides}}
 
 func membersOut(c *cluster) (*claim, string) {
 	members := c.config.Members()
@@ -91,8 +91,15 @@ func weightless(c *cluster) (*claim, string) {
 		return nil, "every locality has a weight, or none"
 	}
 	failed := c.growth("upstream_cx_connect_fail")
+	strength := Possible
+	switch {
+	case failed.n > 0 && failed.now:
+		strength = Certain
+	case failed.n > 0:
+		strength = Likely
+	}
 	return &claim{
-		Certain.unless(!failed.now || failed.n == 0), fmt.Sprintf("hosts of %d localities get no request, since others have a weight and theirs has none", len(without)),
+		strength, fmt.Sprintf("hosts of %d localities get no request, since others have a weight and theirs has none", len(without)),
 		without, "give each locality a weight of 1 at least",
 	}, ""
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // deliveryChecks are of what an Envoy did not get, or lost.
-var deliveryChecks = []check{{C2, assignmentRefused}, {C3, notAnswered}, {C10, leaseOver}}
+var deliveryChecks = []check{{C2, assignmentRefused}, {C3, notAnswered}, {C10, leaseOver}, {C11, weightless}}
 
 func assignmentRefused(c *cluster) (*claim, string) {
 	n := c.growth("update_rejected")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
+	"github.com/wellspring-xds/wellspring/pkg/health"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/probe"
 	"github.com/wellspring-xds/wellspring/pkg/spec"
@@ -17,10 +18,13 @@ import (
 // around adds what others have to do with it.
 func (g *Gatherer) around(c *diagnose.Case) {
 	key := c.Health.Service
-	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
-	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
 	c.Unseen = g.unseen(key)
 	c.Minutes, _ = g.Seen.Trend(c.Upstream)
+	if c.Health.State == health.Healthy {
+		return // nobody is out that others could have to do with
+	}
+	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
+	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
 }
 
 // mostNames of an upstream are resolved, each within resolveIn.

@@ -92,7 +92,8 @@ type Gatherer struct {
 	Config
 	operators, own asking
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex    // guards what follows
+	spec    [3]*spec.Spec // with what is imported; of the documents, and of what was published
 	configs map[string]*config
 	earlier *[]model.Event // before this process, of the last hour; nil was not read yet
 }
@@ -195,7 +196,7 @@ func (g *Gatherer) before(c *diagnose.Case, proxy string) {
 
 // remember fills in what is in memory.
 func (g *Gatherer) remember(ctx context.Context, c *diagnose.Case, name, proxy string) error {
-	sp := g.Store.State().Spec.WithImportsOf(g.Publisher.Spec())
+	sp := g.present()
 	u, ok := sp.Upstream(name)
 	if !ok {
 		return fmt.Errorf("%s: %w", spec.Ref{Kind: spec.KindUpstream, Name: name}, model.ErrNotFound)
@@ -234,6 +235,17 @@ func (g *Gatherer) remember(ctx context.Context, c *diagnose.Case, name, proxy s
 	}
 	c.Refused = g.Fleet.Refused()
 	return nil
+}
+
+// present is the newest Spec with what is imported, made once.
+func (g *Gatherer) present() *spec.Spec {
+	documents, published := g.Store.State().Spec, g.Publisher.Spec()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.spec[1] != documents || g.spec[2] != published {
+		g.spec = [3]*spec.Spec{documents.WithImportsOf(published), documents, published}
+	}
+	return g.spec[0]
 }
 
 func groupsOf(sp *spec.Spec, upstream string) (out []string) {

@@ -13,7 +13,7 @@
 //     about: proxies, endpoints and all. That is done when something turns, 5 s later, and
 //     then at growing distances up to half a minute; a few at a time.
 //   - All others are looked at by what is in memory, one by one, each five minutes, and
-//     when something turns. That takes a fifth of one core at most: with very many
+//     when something turns. That takes a fiftieth of one core at most: with very many
 //     upstreams it takes longer until each had its turn.
 //   - What concerns a proxy whatever it leads to (it takes nothing, it refused something)
 //     is one finding of that proxy, beside those of upstreams that suffer from it.

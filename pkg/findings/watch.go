@@ -58,8 +58,8 @@ type Config struct {
 const (
 	asksAtOnce = 4
 	lookEvery  = time.Second
-	keepEvery  = 5 // looks: what there is
-	share      = 5 // of the time, one part is for looks at what is quiet
+	keepEvery  = 5  // looks: what there is
+	share      = 50 // of the time of a core, one part is for looks at what is quiet
 	recent     = 10_000
 	readFor    = 10 * time.Second
 
