@@ -157,7 +157,7 @@ type caseCheck struct {
 }
 
 // caseChecks by hop.
-var caseChecks = slices.Concat(sourceChecks, forgottenChecks, serviceChecks, streamChecks, replayChecks, failureChecks, changeChecks)
+var caseChecks = slices.Concat(sourceChecks, forgottenChecks, serviceChecks, heldChecks, streamChecks, replayChecks, glitchChecks, failureChecks, changeChecks)
 
 // pastChecks need nobody's answer of now.
 var pastChecks = slices.Concat(sourceChecks, serviceChecks, changeChecks)

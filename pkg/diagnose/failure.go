@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/wellspring-xds/wellspring/pkg/fleet"
 )
@@ -113,4 +114,41 @@ func names(r fleet.Reason, word string) bool {
 		}
 	}
 	return false
+}
+
+// floodTimes the usual rate is a flood; usual is of so many minutes at least.
+const (
+	floodTimes   = 5
+	floodMinutes = 10
+	floodLeast   = 1000 // requests in a minute
+)
+
+// flood compares the last whole minute with the hour before.
+func flood(c *Case) (*claim, string) {
+	now := c.At.Truncate(time.Minute).Add(-time.Minute)
+	var usual, minutes, last uint64
+	for _, s := range c.Minutes {
+		switch {
+		case s.From.Equal(now):
+			last = s.Requests
+		case s.From.Before(now.Add(-time.Minute)):
+			usual, minutes = usual+s.Requests, minutes+1
+		}
+	}
+	if minutes < floodMinutes || usual == 0 {
+		return nil, ""
+	}
+	usual /= minutes
+	if last < floodLeast || last < floodTimes*max(1, usual) {
+		return nil, fmt.Sprintf("%d requests in the last minute, %d in a usual one", last, usual)
+	}
+	routes := ""
+	if len(c.Failures) > 0 {
+		routes = "; failures by route " + c.Failures[0].Route
+	}
+	return &claim{
+		Likely.unless(!c.fails()), fmt.Sprintf("%d requests came in the last minute, %.1f times as many as in a usual one", last, float64(last)/float64(max(1, usual))),
+		[]string{fmt.Sprintf("fleet: %d requests in the minute of %s, %d in a usual one of the %d before%s", last, clock(now), usual, minutes, routes)},
+		"see who sends them, by the access logs of the proxies; limit them before they are retried",
+	}, ""
 }

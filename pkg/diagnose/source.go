@@ -96,3 +96,15 @@ func badRecords(c *Case) (*claim, string) {
 	}
 	return x, ""
 }
+
+// stuckWatch: the registry took the newest canary, and what is watched does not show it.
+func stuckWatch(c *Case) (*claim, string) {
+	if c.Unseen == 0 {
+		return nil, ""
+	}
+	return &claim{
+		c.unread(), "the registry answers, and has stopped telling what changes",
+		[]string{fmt.Sprintf("canary of source %s: written, and not read back for %s", c.source(), span(c.Unseen)), c.lasts()},
+		"see the registry's agent that this server asks: wellspring sources; another one may tell",
+	}, ""
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // streamChecks are of what proxies were sent, and of what they then see.
-var streamChecks = []caseCheck{{C1, nil, nobodyConnected}, {C2, nil, refusedByProxies}, {C5, []Code{C3, A1}, otherName}, {C3, nil, waitsForAnswer}, {D3, nil, oldAddresses}, {C6, nil, late}, {C7, nil, splitFleet}, {C8, nil, tooLarge}, {H4, []Code{H2, H3}, someCannotReach}, {H4, nil, passesFromHere}, {H10, nil, togetherFailed}, {H11, nil, glitchy}}
+var streamChecks = []caseCheck{{C1, nil, nobodyConnected}, {C2, nil, refusedByProxies}, {C3, nil, waitsForAnswer}, {C6, nil, late}, {H4, []Code{H2, H3}, someCannotReach}, {H4, nil, passesFromHere}}
 
 func nobodyConnected(c *Case) (*claim, string) {
 	if n := len(c.Streams); n > 0 {
