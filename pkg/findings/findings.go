@@ -79,8 +79,7 @@ type entry struct {
 	TimedFinding
 	open   bool
 	looks  int       // that found it, until it is open
-	misses int       // one after the other
-	missed time.Time // the first of them
+	missed time.Time // since when looks do not find it
 }
 
 // book keeps findings. It is pure but for its own state.
@@ -114,7 +113,7 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 		begin, worse := e.Begun, e.open && e.Severity == Warning && f.Severity == Critical
 		e.TimedFinding = f
 		e.Subject, e.Begun, e.Seen, e.rank = of, begin, now, i
-		e.looks, e.misses = e.looks+1, 0
+		e.looks, e.missed = e.looks+1, time.Time{}
 		if worse || !e.open && (f.Strength == diagnose.Certain || e.looks >= leastLooks) {
 			e.open = true
 			begun = append(begun, e.TimedFinding)
@@ -128,10 +127,10 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 			delete(b.entries, k)
 			continue
 		}
-		if e.misses++; e.misses == 1 {
+		if e.missed.IsZero() {
 			e.missed = now
 		}
-		if e.misses >= leastLooks && now.Sub(e.missed) >= leastGone {
+		if now.Sub(e.missed) >= leastGone { // at the second look, or later
 			ended = append(ended, b.end(k, e.missed))
 		}
 	}

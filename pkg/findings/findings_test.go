@@ -137,6 +137,19 @@ func TestSchedule(t *testing.T) {
 	if s.keep(end, map[string]bool{}, nil); len(s.places) != 1 || len(s.next(end, true, 4)) != 0 {
 		t.Errorf("who is being looked at is kept, and not due: %v", s.places)
 	}
+	s.places["fine"].running = false
+	s.places = map[string]*place{"old": {ask: true, looks: fewLooks, last: end.Add(-time.Hour)}, "new": {ask: true, looks: fewLooks - 1, last: end.Add(-time.Minute)}}
+	if got := s.next(end, true, 1); len(got) != 1 || got[0] != "new" {
+		t.Errorf("a second look goes first: %v", got)
+	}
+	s.places = map[string]*place{}
+	for range 2 {
+		s.keep(end, map[string]bool{"web": false}, map[string]bool{"web": true})
+		s.places["web"].last = end.Add(-unread)
+	}
+	if got := s.next(end, false, 1); len(got) != 1 {
+		t.Errorf("its source is away: %v", got)
+	}
 	for i := range 100 {
 		all[string(rune('a'+i))] = true
 	}

@@ -235,7 +235,7 @@ func TestWatchProxies(t *testing.T) {
 		}
 		w.stirred = "api"
 		x := w.run(t)
-		time.Sleep(20 * time.Second)
+		time.Sleep(70 * time.Second) // it has begun
 		open := x.List(false)
 		if codes(open) != "C2 C6 C6" || open[0].Subject != (model.Subject{Kind: "Proxy", Name: "edge-2"}) || open[2].Subject.Name != "edge-3" || open[0].Severity != Warning || len(open[2].Evidence) != 1 {
 			t.Errorf("open: %+v", open)
