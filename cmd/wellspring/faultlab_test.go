@@ -436,8 +436,8 @@ func (l *lab) everywhere(f func(b *bed)) {
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
 	for _, b := range l.beds {
+		slots <- struct{}{} // here: they begin in their order, and who hangs is asked about first
 		wg.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			f(b)
 		})
