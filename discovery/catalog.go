@@ -185,7 +185,7 @@ func (c *Catalog) Entry(k model.ServiceKey) model.Known {
 	out := model.Known{Service: e.service, Since: e.since, Failure: e.failure.Err, Reason: string(e.failure.Reason), FailingSince: e.failingSince}
 	// A watch may go on answering from a cache while its registry is dead: what the
 	// probe of the source finds holds for each of its services.
-	if src := c.sources[model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}]; src != nil && out.Failure == nil {
+	if src := c.sources[k.OfSource()]; src != nil && out.Failure == nil {
 		out.Failure, out.Reason, out.FailingSince = src.failure.Err, string(src.failure.Reason), src.failingSince
 	}
 	return out
@@ -215,7 +215,7 @@ func (c *Catalog) Sources() []SourceStatus {
 	defer c.mu.Unlock()
 	all := map[model.ServiceKey]*SourceStatus{}
 	at := func(k model.ServiceKey) *SourceStatus {
-		k = model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+		k = k.OfSource()
 		if all[k] == nil {
 			all[k] = &SourceStatus{Name: k.Source, Datacenter: k.Datacenter, State: string(model.Unknown)}
 		}

@@ -195,7 +195,7 @@ func TestCanaryAddress(t *testing.T) {
 
 // The canary has a watch though there are more services than connections.
 func TestCanaryIsWatched(t *testing.T) {
-	s, err := New(Config{Name: "c", Transport: &one{reply: reply{status: http.StatusInternalServerError}}, MaxConnections: reservedConnections + 1})
+	s, err := New(Config{Name: "c", Transport: &fake{}, MaxConnections: reservedConnections + 1}) // it answers nothing
 	if err != nil {
 		t.Fatal(err)
 	}

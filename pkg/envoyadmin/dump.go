@@ -34,12 +34,12 @@ const (
 )
 
 // Dump asks for all three.
-func (c *Client) Dump(ctx context.Context) (*Dump, error) { return c.dump(ctx, "", "") }
-
-// DumpOf asks for what is of one cluster and of the Envoy itself; one that does not know
-// the filter says all of its clusters, or stats.
-func (c *Client) DumpOf(ctx context.Context, cluster string) (*Dump, error) {
-	return c.dump(ctx, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
+func (c *Client) Dump(ctx context.Context) (*Dump, error) {
+	config, err := c.ConfigOf(ctx) // first: what a route names is there by then
+	if err != nil {
+		return nil, err
+	}
+	return c.dump(ctx, config, "", "")
 }
 
 // ConfigOf asks for the configuration alone; DumpWith for what it does with it.
@@ -51,10 +51,11 @@ func (c *Client) ConfigOf(ctx context.Context) (*Config, error) {
 	return ParseConfig(text)
 }
 
-// DumpWith is DumpOf with a configuration that was asked for before.
+// DumpWith asks for what is of one cluster and of the Envoy itself, beside a configuration
+// that was asked for before. An Envoy that does not know the filter says all of its
+// clusters, or stats.
 func (c *Client) DumpWith(ctx context.Context, config *Config, cluster string) (*Dump, error) {
-	d := &Dump{Config: config}
-	return d, c.run(ctx, d, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
+	return c.dump(ctx, config, "&filter="+url.QueryEscape("^"+regexp.QuoteMeta(cluster)+"$"), statsOf(cluster))
 }
 
 // StatsOf asks for the counters and gauges of one cluster, and of the Envoy itself.
@@ -67,26 +68,20 @@ func statsOf(cluster string) string {
 	return "?filter=" + url.QueryEscape(`^(cluster\.`+regexp.QuoteMeta(cluster)+`\.|control_plane\.|cluster_manager\.cds\.|listener_manager\.lds\.|server\.)`)
 }
 
-func (c *Client) dump(ctx context.Context, clustersOf, statsOf string) (*Dump, error) {
-	d := &Dump{}
-	var err error
-	if d.Config, err = c.ConfigOf(ctx); err != nil { // first: what a route names is there by then
-		return nil, err
-	}
-	return d, c.run(ctx, d, clustersOf, statsOf)
-}
-
-// run asks what an Envoy does now.
-func (c *Client) run(ctx context.Context, d *Dump, clustersOf, statsOf string) error {
+// dump asks what an Envoy does now.
+func (c *Client) dump(ctx context.Context, config *Config, clustersOf, statsOf string) (*Dump, error) {
+	d := &Dump{Config: config}
 	clusters, err := c.get(ctx, "/clusters?format=json"+clustersOf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.Clusters, err = ParseClusters(clusters); err != nil {
-		return err
+		return nil, err
 	}
-	d.Stats, err = c.stats(ctx, statsOf)
-	return err
+	if d.Stats, err = c.stats(ctx, statsOf); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // Stats asks for the counters and gauges.

@@ -16,15 +16,17 @@ import (
 )
 
 // around adds what others have to do with it.
-func (g *Gatherer) around(c *diagnose.Case) {
+func (g *Gatherer) around(c *diagnose.Case, recent []model.Event) {
 	key := c.Health.Service
 	c.Unseen = g.unseen(key)
 	c.Minutes, _ = g.Seen.Trend(c.Upstream)
 	if c.Health.State == health.Healthy {
 		return // nobody is out that others could have to do with
 	}
-	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
-	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
+	if key.Source != spec.SourceLocal {
+		c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
+	}
+	c.Together, c.TogetherBy = together(recent, key)
 }
 
 // mostNames of an upstream are resolved, each within resolveIn.
@@ -67,28 +69,28 @@ func resolve(ctx context.Context, u *spec.Upstream, endpoints []model.Endpoint) 
 const leftLately = 10 * time.Minute
 
 // tryLeft tries addresses that left the registry lately and did not come back.
-func (g *Gatherer) tryLeft(ctx context.Context, u *spec.Upstream, name string, key model.ServiceKey, now []model.Endpoint) []probe.Result {
+func (g *Gatherer) tryLeft(ctx context.Context, u *spec.Upstream, name string, key model.ServiceKey, now []model.Endpoint, recent []model.Event) []probe.Result {
 	if g.Prober == nil || u.Hostnames() || key.Source == spec.SourceLocal {
 		return nil
 	}
-	t := probe.Target{Name: name, Spec: u}
-	for _, e := range slices.Backward(g.Events.Last(maxEvents)) {
+	var left []string
+	for _, e := range slices.Backward(recent) {
 		if time.Since(e.Time) > leftLately {
 			break
 		}
 		there := slices.ContainsFunc(now, func(x model.Endpoint) bool { return x.Address == e.Endpoint })
-		if e.Kind == model.EventEndpointRemoved && e.Subject.Name == key.String() && !there && !slices.Contains(t.Addresses, e.Endpoint) {
-			t.Addresses = append(t.Addresses, e.Endpoint)
+		if e.Kind == model.EventEndpointRemoved && e.Subject.Name == key.String() && !there && !slices.Contains(left, e.Endpoint) {
+			left = append(left, e.Endpoint)
 		}
 	}
-	if len(t.Addresses) == 0 {
+	if len(left) == 0 {
 		return nil
 	}
-	var err error
-	if t.TLS, err = g.ClientTLS(name); err != nil {
-		return nil
+	results, err := g.try(ctx, name, u, left)
+	if err != nil {
+		return nil // probe says it
 	}
-	return slices.DeleteFunc(g.Prober.Try(ctx, t), func(r probe.Result) bool { return r.Outcome == probe.NotTried })
+	return slices.DeleteFunc(results, func(r probe.Result) bool { return r.Outcome == probe.NotTried })
 }
 
 // elsewhere are the other services of the catalog that have an address of this one.
@@ -100,10 +102,13 @@ func elsewhere(sp *spec.Spec, entry func(model.ServiceKey) model.Known, key mode
 	out := map[string][]string{}
 	for _, d := range sp.Documents(spec.KindUpstream) {
 		u, ok := d.Body.(*spec.Upstream)
-		if !ok || u.Key(d.Name) == key || key.Source == spec.SourceLocal {
+		if !ok {
 			continue
 		}
 		other := u.Key(d.Name)
+		if other == key {
+			continue
+		}
 		svc := entry(other).Service
 		if svc == nil {
 			continue

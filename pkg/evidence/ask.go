@@ -89,10 +89,6 @@ func (g *Gatherer) askEnvoy(ctx context.Context, how *asking, p model.Proxy, ups
 		return nil, ctx.Err()
 	case <-time.After(lookApart):
 	}
-	if how.keeps == 0 {
-		a.Dump, err = client.DumpOf(ctx, upstream)
-		return a, err
-	}
 	config, err := g.configOf(ctx, p.ID, client, how.keeps)
 	if err == nil {
 		a.Dump, err = client.DumpWith(ctx, config, upstream)
@@ -102,6 +98,9 @@ func (g *Gatherer) askEnvoy(ctx context.Context, how *asking, p model.Proxy, ups
 
 // configOf is what a proxy is configured with, or was some time ago: it is large.
 func (g *Gatherer) configOf(ctx context.Context, proxy string, client *envoyadmin.Client, keeps time.Duration) (*envoyadmin.Config, error) {
+	if keeps == 0 {
+		return client.ConfigOf(ctx)
+	}
 	g.mu.Lock()
 	for id, c := range g.configs { // of those that are gone
 		if id != proxy && c.mu.TryLock() {
@@ -137,29 +136,41 @@ func (g *Gatherer) probe(ctx context.Context, name string, u *spec.Upstream, end
 	if u.Hostnames() || len(endpoints) == 0 {
 		return nil, nil // what a name is here need not be what it is at a proxy
 	}
-	t := probe.Target{Name: name, Spec: u}
-	var err error
-	if t.TLS, err = g.ClientTLS(name); err != nil {
-		return nil, []string{"endpoints themselves: " + err.Error()}
-	}
 	out := map[string]bool{}
 	for _, v := range views {
 		for _, e := range v.Endpoints {
 			out[e.Address] = out[e.Address] || !e.Healthy
 		}
 	}
+	var addresses []string
 	for _, bad := range []bool{true, false} {
 		for _, e := range endpoints {
 			if out[e.Address] == bad {
-				t.Addresses = append(t.Addresses, e.Address)
+				addresses = append(addresses, e.Address)
 			}
 		}
 	}
-	results := g.Prober.Try(ctx, t)
+	results, err := g.try(ctx, name, u, addresses)
+	if err != nil {
+		return nil, []string{"endpoints themselves: " + err.Error()}
+	}
 	for _, r := range results {
 		if r.Outcome == probe.NotTried {
 			return results, []string{"endpoints themselves: " + r.Says}
 		}
 	}
 	return results, nil
+}
+
+// try probes addresses as an upstream's endpoints; the error is why that cannot be done
+// from here.
+func (g *Gatherer) try(ctx context.Context, name string, u *spec.Upstream, addresses []string) ([]probe.Result, error) {
+	t := probe.Target{Name: name, Spec: u, Addresses: addresses}
+	if u.TLS != nil {
+		var err error
+		if t.TLS, err = g.ClientTLS(name); err != nil {
+			return nil, err
+		}
+	}
+	return g.Prober.Try(ctx, t), nil
 }

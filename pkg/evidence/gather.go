@@ -65,7 +65,7 @@ type Prober interface {
 	Try(ctx context.Context, t probe.Target) []probe.Result
 }
 
-// Config of a gatherer. All but Prober and ClientTLS are required.
+// Config of a gatherer. All but Prober, ClientTLS and Unseen are required.
 type Config struct {
 	Store     *store.Store
 	Catalog   *discovery.Catalog
@@ -150,18 +150,19 @@ func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c 
 	if err := g.remember(ctx, &c, name, proxy); err != nil {
 		return c, err
 	}
+	recent := g.Events.Last(maxEvents)
 	var wg sync.WaitGroup
 	var notAsked [3][]string
 	wg.Go(func() { c.Resolved = resolve(ctx, c.Spec, c.Endpoints) })
-	wg.Go(func() { c.Left = g.tryLeft(ctx, c.Spec, name, c.Health.Service, c.Endpoints) })
-	wg.Go(func() { c.Events, notAsked[0] = g.happened(ctx, c.Health.Service, name) })
+	wg.Go(func() { c.Left = g.tryLeft(ctx, c.Spec, name, c.Health.Service, c.Endpoints, recent) })
+	wg.Go(func() { c.Events, notAsked[0] = g.happened(ctx, recent, c.Health.Service, name) })
 	wg.Go(func() { c.Asked, notAsked[1] = g.askEnvoys(ctx, how, name, c.Streams, c.Health.Seen) })
 	wg.Go(func() { c.Probes, notAsked[2] = g.probe(ctx, name, c.Spec, c.Endpoints, c.Views) })
 	wg.Wait()
 	if err := g.remember(ctx, &c, name, proxy); err != nil {
 		return c, err
 	}
-	g.around(&c)
+	g.around(&c, recent)
 	c.NotAsked = slices.Concat(notAsked[:]...)
 	if proxy != "" {
 		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
@@ -176,8 +177,9 @@ func (g *Gatherer) Remember(ctx context.Context, name string) (c diagnose.Case, 
 	if err := g.remember(ctx, &c, name, ""); err != nil {
 		return c, err
 	}
-	g.around(&c)
-	c.Events = about(g.Events.Last(maxEvents), c.Health.Service, name)
+	recent := g.Events.Last(maxEvents)
+	g.around(&c, recent)
+	c.Events = about(recent, c.Health.Service, name)
 	c.NotAsked = []string{"proxies, and endpoints themselves: this is by what is known without asking"}
 	g.before(&c, "")
 	return c, nil

@@ -12,9 +12,9 @@ import (
 
 // happened are the events of the last hour that are of an upstream, of its service or its
 // source, oldest first: those in memory and, where that is not an hour long, on disk.
-func (g *Gatherer) happened(ctx context.Context, k model.ServiceKey, upstream string) (out []model.Event, notAsked []string) {
+func (g *Gatherer) happened(ctx context.Context, recent []model.Event, k model.ServiceKey, upstream string) (out []model.Event, notAsked []string) {
 	from := time.Now().Add(-lastHour)
-	all := g.Events.Last(maxEvents)
+	all := recent
 	if len(all) < maxEvents && (len(all) == 0 || all[0].Time.After(from)) { // more is not read from disk either
 		ctx, cancel := context.WithTimeout(ctx, gatherDisk)
 		defer cancel()
@@ -58,7 +58,7 @@ func about(all []model.Event, k model.ServiceKey, upstream string) []model.Event
 // aboutSince are the events since a time that are of an upstream, of its service or its
 // source, or of everything.
 func aboutSince(all []model.Event, k model.ServiceKey, upstream string, from time.Time) (out []model.Event) {
-	source := model.ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+	source := k.OfSource()
 	for _, e := range all {
 		switch {
 		case e.Time.Before(from), strings.HasPrefix(e.Kind, "finding."): // a finding is no evidence of another

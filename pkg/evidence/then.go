@@ -77,7 +77,7 @@ func (g *Gatherer) SpecAt(at time.Time) *spec.Spec {
 // specAt also says why they are those of now instead.
 func (g *Gatherer) specAt(at time.Time) (sp *spec.Spec, why string) {
 	published := g.Publisher.Spec()
-	now := g.Store.State().Spec.WithImportsOf(published)
+	now := g.present()
 	for before := uint64(0); ; {
 		page, _, err := g.Store.Revisions(before, revisionsAtOnce)
 		if err != nil {
@@ -104,7 +104,7 @@ func (g *Gatherer) specAt(at time.Time) (sp *spec.Spec, why string) {
 // knownAt is what a source had said of a service by a time: events replayed. A process that
 // begins tells all of them anew.
 func knownAt(events []model.Event, key model.ServiceKey) (k model.Known) {
-	source := model.ServiceKey{Source: key.Source, Datacenter: key.Datacenter}
+	source := key.OfSource()
 	boot, there := "", map[string]model.Endpoint{}
 	for _, e := range events {
 		switch {

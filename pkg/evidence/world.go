@@ -32,22 +32,19 @@ func (g *Gatherer) Replay(ctx context.Context, name string, u *spec.Upstream, en
 	if g.Prober == nil || u.Hostnames() {
 		return nil
 	}
-	t := probe.Target{Name: name, Spec: u}
 	if u.TLS != nil {
 		now, ok := g.Publisher.Spec().Upstream(name)
 		if !ok || !reflect.DeepEqual(now.TLS, u.TLS) {
 			return nil
 		}
-		var err error
-		if t.TLS, err = g.ClientTLS(name); err != nil {
-			return nil
-		}
 	}
+	var addresses []string
 	served, _, _ := g.Publisher.Endpoints(name)
 	for _, e := range endpoints {
 		if u.Key(name).Source != spec.SourceLocal || slices.ContainsFunc(served, func(x model.Endpoint) bool { return x.Address == e.Address }) {
-			t.Addresses = append(t.Addresses, e.Address)
+			addresses = append(addresses, e.Address)
 		}
 	}
-	return g.Prober.Try(ctx, t)
+	results, _ := g.try(ctx, name, u, addresses) // one that cannot be tried says nothing
+	return results
 }

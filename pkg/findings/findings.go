@@ -9,9 +9,10 @@
 //
 // Decisions:
 //   - An upstream in which something may be wrong (it is not healthy, something is counted
-//     that may be the begin of it, nothing is to spare, a finding is open) is looked at like one that somebody asks
-//     about: proxies, endpoints and all. That is done when something turns, 5 s later, and
-//     then at growing distances up to half a minute; a few at a time.
+//     that may be the begin of it, nothing is to spare, a finding is open) is looked at
+//     like one that somebody asks about: proxies, endpoints and all. That is done when
+//     something turns, 5 s later, and then at growing distances up to half a minute; a few
+//     at a time.
 //   - All others are looked at by what is in memory, one by one, each five minutes, and
 //     when something turns. That takes a fiftieth of one core at most: with very many
 //     upstreams it takes longer until each had its turn.
@@ -26,7 +27,6 @@ package findings
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -61,12 +61,6 @@ type TimedFinding struct {
 // Open tells whether it goes on.
 func (f TimedFinding) Open() bool { return f.Ended.IsZero() }
 
-// key is what makes a finding one.
-type key struct {
-	of   model.Subject
-	code diagnose.Code
-}
-
 // When a finding begins and ends.
 const (
 	leastLooks = 2 // that find what is likely, or do not find what was open
@@ -82,33 +76,48 @@ type entry struct {
 	missed time.Time // since when looks do not find it
 }
 
-// book keeps findings. It is pure but for its own state.
-type book struct {
-	entries map[key]*entry
-	looked  map[model.Subject]time.Time // last
-	ended   []TimedFinding              // oldest first
+// page is what is known of one subject.
+type page struct {
+	entries map[diagnose.Code]*entry
+	looked  time.Time // last
 }
 
-func newBook() *book { return &book{entries: map[key]*entry{}, looked: map[model.Subject]time.Time{}} }
+// book keeps findings. It is pure but for its own state.
+type book struct {
+	pages map[model.Subject]*page
+	ended []TimedFinding // oldest first
+}
+
+func newBook() *book { return &book{pages: map[model.Subject]*page{}} }
+
+// of is the page of a subject, a new one where there is none.
+func (b *book) of(s model.Subject) *page {
+	p := b.pages[s]
+	if p == nil {
+		p = &page{entries: map[diagnose.Code]*entry{}}
+		b.pages[s] = p
+	}
+	return p
+}
 
 // take says what one look at a subject found, and returns what began, or turned from a
 // warning to an outage, and what ended by it. since is when it began by what is known, and
 // zero where it is not; what the look before did not find began after that.
 func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time) (begun, ended []TimedFinding) {
-	there := map[diagnose.Code]bool{}
+	p, there := b.of(of), map[diagnose.Code]bool{}
 	for i, f := range found {
 		there[f.Code] = true
-		e := b.entries[key{of, f.Code}]
+		e := p.entries[f.Code]
 		if e == nil {
 			e = &entry{}
 			e.Begun = now
 			if !since.IsZero() && since.Before(now) {
 				e.Begun = since.UTC()
 			}
-			if last := b.looked[of]; e.Begun.Before(last) {
-				e.Begun = last
+			if e.Begun.Before(p.looked) {
+				e.Begun = p.looked
 			}
-			b.entries[key{of, f.Code}] = e
+			p.entries[f.Code] = e
 		}
 		begin, worse := e.Begun, e.open && e.Severity == Warning && f.Severity == Critical
 		e.TimedFinding = f
@@ -119,46 +128,47 @@ func (b *book) take(of model.Subject, found []TimedFinding, since, now time.Time
 			begun = append(begun, e.TimedFinding)
 		}
 	}
-	for k, e := range b.entries {
-		if k.of != of || there[k.code] {
+	for code, e := range p.entries {
+		if there[code] {
 			continue
 		}
 		if !e.open {
-			delete(b.entries, k)
+			delete(p.entries, code)
 			continue
 		}
 		if e.missed.IsZero() {
 			e.missed = now
 		}
 		if now.Sub(e.missed) >= leastGone { // at the second look, or later
-			ended = append(ended, b.end(k, e.missed))
+			ended = append(ended, b.end(p, code, e.missed))
 		}
 	}
-	b.looked[of] = now
+	p.looked = now
 	slices.SortFunc(ended, func(a, c TimedFinding) int { return cmp.Compare(a.Code, c.Code) })
 	return begun, ended
 }
 
-// drop ends what is open of a subject that is no more; seen is the last look at it.
-func (b *book) drop(gone func(of model.Subject, seen time.Time) bool, now time.Time) (ended []TimedFinding) {
-	maps.DeleteFunc(b.looked, gone)
-	for k, e := range b.entries {
-		switch {
-		case !gone(k.of, e.Seen):
-		case e.open:
-			ended = append(ended, b.end(k, now))
-		default:
-			delete(b.entries, k)
+// drop ends what is open of a subject that is no more; looked is the last look at it.
+func (b *book) drop(gone func(of model.Subject, looked time.Time) bool, now time.Time) (ended []TimedFinding) {
+	for of, p := range b.pages {
+		if !gone(of, p.looked) {
+			continue
 		}
+		for code, e := range p.entries {
+			if e.open {
+				ended = append(ended, b.end(p, code, now))
+			}
+		}
+		delete(b.pages, of)
 	}
 	slices.SortFunc(ended, inOrder)
 	return ended
 }
 
-func (b *book) end(k key, at time.Time) TimedFinding {
-	f := b.entries[k].TimedFinding
+func (b *book) end(p *page, code diagnose.Code, at time.Time) TimedFinding {
+	f := p.entries[code].TimedFinding
 	f.Ended = at.UTC()
-	delete(b.entries, k)
+	delete(p.entries, code)
 	b.ended = append(b.ended, f)
 	b.ended = b.ended[max(0, len(b.ended)-keepEnded):]
 	return f
@@ -166,23 +176,35 @@ func (b *book) end(k key, at time.Time) TimedFinding {
 
 // isOpen tells whether a finding of a subject is, or may soon be.
 func (b *book) isOpen(of model.Subject) bool {
-	for k := range b.entries {
-		if k.of == of {
-			return true
-		}
+	p := b.pages[of]
+	return p != nil && len(p.entries) > 0
+}
+
+// openOf lists what goes on in a subject, as its explanation has it.
+func (b *book) openOf(of model.Subject) (out []TimedFinding) {
+	if p := b.pages[of]; p != nil {
+		out = p.open()
 	}
-	return false
+	slices.SortFunc(out, func(a, b TimedFinding) int { return a.rank - b.rank })
+	return out
 }
 
 // open lists what goes on: what is critical first, then by when it began.
 func (b *book) open() []TimedFinding {
 	out := []TimedFinding{}
-	for _, e := range b.entries {
+	for _, p := range b.pages {
+		out = append(out, p.open()...)
+	}
+	slices.SortFunc(out, inOrder)
+	return out
+}
+
+func (p *page) open() (out []TimedFinding) {
+	for _, e := range p.entries {
 		if e.open {
 			out = append(out, e.TimedFinding)
 		}
 	}
-	slices.SortFunc(out, inOrder)
 	return out
 }
 
@@ -193,20 +215,26 @@ func inOrder(a, b TimedFinding) int {
 // restore takes what is recorded of findings, oldest first.
 func (b *book) restore(all []model.Event) {
 	for _, e := range all {
-		begun, over := key{e.Subject, diagnose.Code(e.To)}, key{e.Subject, diagnose.Code(e.From)}
-		_, known := diagnose.CauseOf(begun.code)
+		if e.Kind != model.EventFindingBegun && e.Kind != model.EventFindingEnded {
+			continue
+		}
+		p, begun, over := b.of(e.Subject), diagnose.Code(e.To), diagnose.Code(e.From)
+		p.looked = e.Time
+		_, known := diagnose.CauseOf(begun)
 		switch {
-		case e.Kind == model.EventFindingEnded && b.entries[over] != nil:
-			b.end(over, e.Time)
-		case e.Kind == model.EventFindingBegun && b.entries[begun] != nil: // it turned from a warning to an outage
-			b.entries[begun].Severity = Severity(e.From)
-		case e.Kind == model.EventFindingBegun && known:
+		case e.Kind == model.EventFindingEnded:
+			if p.entries[over] != nil {
+				b.end(p, over, e.Time)
+			}
+		case p.entries[begun] != nil: // it turned from a warning to an outage
+			p.entries[begun].Severity = Severity(e.From)
+		case known:
 			x := &entry{open: true, looks: leastLooks}
 			x.TimedFinding = TimedFinding{
 				Subject: e.Subject, Severity: Severity(e.From), Begun: e.Since, Seen: e.Time,
 				Finding: diagnose.Recorded(e),
 			}
-			b.entries[begun] = x
+			p.entries[begun] = x
 		}
 	}
 }

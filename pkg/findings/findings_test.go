@@ -67,7 +67,7 @@ func TestBook(t *testing.T) {
 	if b.take(web, []TimedFinding{w1, h3}, at(-60), at(95)); !b.open()[0].Begun.Equal(at(-60)) || !b.open()[1].Begun.Equal(at(84)) { // the look before did not find it
 		t.Errorf("of the look before: %+v", b.open())
 	}
-	delete(b.entries, key{web, "H3"})
+	delete(b.pages[web].entries, "H3")
 	if open := b.open(); codes(open) != "H3 W1" || !open[0].Begun.Equal(at(-60)) || !open[0].Seen.Equal(at(90)) {
 		t.Errorf("of two: %+v", open)
 	}
@@ -112,12 +112,10 @@ func TestSchedule(t *testing.T) {
 		s.keep(at, all, nil)
 		for _, name := range s.next(at, true, 4) {
 			s.places[name].began(at)
-			s.places[name].running = false
 			asked = append(asked, sec)
 		}
 		for _, name := range s.next(at, false, 1) {
 			s.places[name].began(at)
-			s.places[name].running = false
 			quiet++
 		}
 	}

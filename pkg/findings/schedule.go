@@ -2,6 +2,7 @@ package findings
 
 import (
 	"cmp"
+	"hash/fnv"
 	"slices"
 	"time"
 )
@@ -23,7 +24,7 @@ type place struct {
 	touched bool // something turned since the last look
 	ask     bool // something may be wrong
 	stale   bool // its source is away
-	running bool
+	running bool // taken to be looked at
 }
 
 // due tells whether it is to be looked at.
@@ -44,9 +45,9 @@ func (p *place) due(now time.Time) bool {
 	return now.Sub(p.last) >= every
 }
 
-// began marks that a look begins, ended that it is over.
+// began marks that a look begins.
 func (p *place) began(now time.Time) {
-	p.running, p.last = true, now
+	p.last = now
 	if p.looks++; p.touched {
 		p.looks, p.touched = 0, false
 	}
@@ -87,11 +88,9 @@ func (s *schedule) touch(names []string) {
 
 // spread is where in the time of all a name has its turn.
 func spread(name string) time.Duration {
-	h := uint32(2166136261)
-	for _, c := range []byte(name) {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return time.Duration(h%uint32(quiet/time.Second)) * time.Second
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return time.Duration(h.Sum32()%uint32(quiet/time.Second)) * time.Second
 }
 
 // next are those that are due, at most so many: those first that were looked at few times

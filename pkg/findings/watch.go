@@ -197,8 +197,7 @@ func (w *Watch) touch(events []model.Event) {
 	}
 	if len(services) > 0 {
 		for _, u := range w.cfg.Health() {
-			source := model.ServiceKey{Source: u.Service.Source, Datacenter: u.Service.Datacenter}
-			if services[u.Service.String()] || services[source.String()] {
+			if services[u.Service.String()] || services[u.Service.OfSource().String()] {
 				names[u.Name] = true
 			}
 		}
@@ -244,14 +243,14 @@ func (w *Watch) keep(ctx context.Context, now time.Time) {
 		begun = append(begun, b...)
 		w.ended(e)
 	}
-	w.ended(w.book.drop(func(of model.Subject, seen time.Time) bool {
+	w.ended(w.book.drop(func(of model.Subject, looked time.Time) bool {
 		_, other := others[of]
 		_, there := asks[of.Name]
 		switch {
 		case now.Before(w.settles) || other:
 			return false
 		case of.Kind == kindProxy:
-			return now.Sub(seen) > absence
+			return now.Sub(looked) > absence
 		}
 		return of.Kind != string(spec.KindUpstream) || !there
 	}, now))
@@ -425,23 +424,15 @@ func (w *Watch) List(ended bool) []TimedFinding {
 func (w *Watch) IsOpen(of model.Subject, code diagnose.Code) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := w.book.entries[key{of, code}]
-	return e != nil && e.open
+	return slices.ContainsFunc(w.book.openOf(of), func(f TimedFinding) bool { return f.Code == code })
 }
 
 // Causes are the codes and titles of what goes on in an upstream, the best proved first.
 func (w *Watch) Causes(name string) (out []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []*entry
-	for e := range maps.Values(w.book.entries) {
-		if e.open && e.Subject == upstream(name) {
-			all = append(all, e)
-		}
-	}
-	slices.SortFunc(all, func(a, b *entry) int { return a.rank - b.rank })
-	for _, e := range all {
-		out = append(out, string(e.Code)+" "+e.Title)
+	for _, f := range w.book.openOf(upstream(name)) {
+		out = append(out, string(f.Code)+" "+f.Title)
 	}
 	return out
 }

@@ -84,20 +84,7 @@ func (f *Fleet) Trend(name string) (minutes, hours []Span) {
 // Lately counts the requests to an upstream, and those that failed, of this minute and
 // the one before.
 func (f *Fleet) Lately(name string) (requests, failed uint64) {
-	f.mu.Lock()
-	u := f.upstreams[name]
-	f.mu.Unlock()
-	if u == nil {
-		return 0, 0
-	}
-	now := f.now()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
-		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute {
-			requests, failed = requests+s.shown(time.Minute).Requests, failed+s.failed
-		}
-	}
+	f.newest(name, func(s *span) { requests, failed = requests+s.shown(time.Minute).Requests, failed+s.failed })
 	return requests, failed
 }
 
@@ -106,23 +93,30 @@ var signs = []Metric{Timeouts, RetryOverflow, PendingOverflow, ConnectFailed, No
 
 // Stirred tells whether something was counted of an upstream in this minute or the one
 // before that may be the begin of an outage.
-func (f *Fleet) Stirred(name string) bool {
+func (f *Fleet) Stirred(name string) (stirred bool) {
+	f.newest(name, func(s *span) {
+		many := s.failed + s.counts[Errors-gauges]
+		stirred = stirred || many >= 3 && many*100 >= s.counts[Requests-gauges] || slices.ContainsFunc(signs, func(m Metric) bool { return s.counts[m-gauges] > 0 })
+	})
+	return stirred
+}
+
+// newest shows the spans of this minute and the one before.
+func (f *Fleet) newest(name string, show func(*span)) {
 	f.mu.Lock()
 	u := f.upstreams[name]
 	f.mu.Unlock()
 	if u == nil {
-		return false
+		return
 	}
 	now := f.now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, s := range u.minutes.all[max(0, len(u.minutes.all)-2):] {
-		many := s.failed + s.counts[Errors-gauges]
-		if now.Sub(time.Unix(s.from, 0)) < 2*time.Minute && (many >= 3 && many*100 >= s.counts[Requests-gauges] || slices.ContainsFunc(signs, func(m Metric) bool { return s.counts[m-gauges] > 0 })) {
-			return true
+	for i := max(0, len(u.minutes.all)-2); i < len(u.minutes.all); i++ {
+		if s := &u.minutes.all[i]; now.Sub(time.Unix(s.from, 0)) < 2*time.Minute {
+			show(s)
 		}
 	}
-	return false
 }
 
 func (r *ring) since(now time.Time) []Span {

@@ -35,6 +35,11 @@ func (k ServiceKey) String() string {
 	return strings.Join(parts, "/")
 }
 
+// OfSource is the key of what the service is read from: its source, in its datacenter.
+func (k ServiceKey) OfSource() ServiceKey {
+	return ServiceKey{Source: k.Source, Datacenter: k.Datacenter}
+}
+
 // Compare orders keys by source, then datacenter, namespace, partition, name.
 func (k ServiceKey) Compare(o ServiceKey) int {
 	return cmp.Or(

@@ -55,7 +55,7 @@ func (s *Spec) Check() ([]Fault, Faults) {
 		}
 	}
 	l.unused()
-	return l.warnings, l.faults
+	return s.Heeded(l.warnings), l.faults
 }
 
 // With is the Spec in which some documents have another form, or are new, and others are
@@ -263,9 +263,7 @@ func (l *linker) fault(d *Document, field, format string, args ...any) {
 }
 
 func (l *linker) warn(d *Document, code, field, format string, args ...any) {
-	if !slices.Contains(d.Ignore, code) {
-		l.warnings = append(l.warnings, d.Advise(code, field, format, args...))
-	}
+	l.warnings = append(l.warnings, d.Advise(code, field, format, args...))
 }
 
 // missing reports a reference to a document that is not there.
