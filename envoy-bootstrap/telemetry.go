@@ -102,7 +102,7 @@ var kept = map[model.Telemetry][]string{
 	model.TelemetryUpstreams: {
 		"membership_(total|healthy|degraded|excluded)", "warming_state", "lb_healthy_panic",
 		"upstream_cx_(total|none_healthy|connect_fail|overflow)",
-		"upstream_rq_(active|pending_active|completed|5xx|timeout|retry|retry_overflow|pending_overflow|time)",
+		"upstream_rq_(active|pending_active|completed|5xx|timeout|retry|retry_overflow|pending_overflow|active_overflow|time)",
 		`outlier_detection\.ejections_(active|overflow)`, `health_check\.(failure|network_failure)`, "update_(failure|empty)", "assignment_stale",
 	},
 	model.TelemetryEndpoints: {`endpoint\..*\.(healthy|cx_connect_fail)`},

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -39,6 +43,42 @@ func TestDocsAreCurrent(t *testing.T) {
 		if err != nil || string(got) != want {
 			t.Errorf("%s is not what `make docs` writes (%v)", file, err)
 		}
+	}
+}
+
+// What is advised is a command that there is.
+func TestAdviceNamesCommands(t *testing.T) {
+	verbs := map[string]bool{}
+	for _, c := range newRoot().Commands() {
+		verbs[c.Name()] = true
+	}
+	named := 0
+	for _, pkg := range []string{"diagnose", "evidence", "health", "lint", "spec", "admin", "findings"} {
+		files, err := filepath.Glob("../../pkg/" + pkg + "/*.go")
+		if err != nil || len(files) == 0 {
+			t.Fatal(pkg, err)
+		}
+		for _, file := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				lit, ok := n.(*ast.BasicLit)
+				if !ok || lit.Kind != token.STRING {
+					return true
+				}
+				for _, m := range regexp.MustCompile(`\bwellspring ([a-z]+)`).FindAllStringSubmatch(lit.Value, -1) {
+					if named++; !verbs[m[1]] {
+						t.Errorf("%s advises wellspring %s: %s", file, m[1], lit.Value)
+					}
+				}
+				return true
+			})
+		}
+	}
+	if named < 40 {
+		t.Errorf("%d commands are advised", named)
 	}
 }
 

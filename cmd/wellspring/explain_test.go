@@ -48,7 +48,7 @@ func TestRealExplain(t *testing.T) {
 	dir := t.TempDir()
 	istioFile := strings.NewReplacer("NAME", "istio", "FORMAT", ", log_format: {text_format_source: {inline_string: "+strconv.Quote(istio+"\n")+"}}").Replace(file)
 	defaultFile := strings.NewReplacer("NAME", "default", "FORMAT", "").Replace(file)
-	documents := strings.NewReplacer("{b}", b.Addr, "{check}", labCheck, "{edge}", edge, "{other}", other, "{files}", defaultFile+", "+istioFile, "{dir}", dir)
+	documents := strings.NewReplacer("{b}", b.Addr, "{check}", labCheck, "{gone}", closed(t), "{edge}", edge, "{other}", other, "{files}", defaultFile+", "+istioFile, "{dir}", dir)
 	control.apply(documents.Replace(documents.Replace(`kind: Upstream
 name: catalog
 spec: {endpoints: [{address: "{b}"}], healthChecks: [{check}]}
@@ -56,6 +56,10 @@ spec: {endpoints: [{address: "{b}"}], healthChecks: [{check}]}
 kind: Upstream
 name: cart
 spec: {endpoints: [{address: "{b}"}]}
+---
+kind: Upstream
+name: gone
+spec: {endpoints: [{address: "{gone}"}]}
 ---
 kind: Route
 name: shop
@@ -65,6 +69,7 @@ spec:
   - {match: {path: {prefix: /cart}, headers: [{name: x-user, exact: anna}]}, to: [{upstream: cart}]}
   - {match: {path: {prefix: /closed}}, respond: {status: 403, body: closed}}
   - {match: {path: {prefix: /catalog}}, to: [{upstream: catalog}]}
+  - {match: {path: {prefix: /both}}, to: [{upstream: gone, weight: 1}, {upstream: cart, weight: 3}]}
 ---
 kind: Listener
 name: edge
@@ -129,6 +134,23 @@ spec: {listeners: [edge, other]}
 	says("by a request", []string{"Route/shop rules[2]: catalog", "CAUSE H1"}, "--host", "shop.example", "--path", "/catalog/7?x=1")
 	says("by a request of anna's", []string{"Route/shop rules[1]: the proxy answers 403", "CAUSE G3"}, "--host", "shop.example:80", "--path", "/closed", "-H", "x-user: anna")
 	says("by a request that goes nowhere", []string{"CAUSE G2", "rules[2]: path"}, "--host", "shop.example", "--path", "/nowhere")
+	within(t, 10*time.Second, "by a request of which a part goes there", func() string {
+		for range 10 {
+			visitAs(t, other, "shop.example", "/both")
+		}
+		out, _ := control.cli("explain", "--host", "shop.example", "--path", "/both")
+		if !strings.Contains(out, "gone (weight 1)") || !strings.Contains(out, "CAUSE E1") || !strings.Contains(out, "CAUSE G4") {
+			return out
+		}
+		return ""
+	})
+	for code, query := range map[diagnose.Code]url.Values{diagnose.G2: {"host": {"shop.example"}, "path": {"/nowhere"}}, diagnose.G4: {"host": {"shop.example"}, "path": {"/both"}}} {
+		var x diagnose.Explanation
+		if err := control.client().Get(t.Context(), "/v1/explain", query, &x); err != nil || !slices.ContainsFunc(x.Findings, func(f diagnose.Finding) bool { return f.Code == code }) {
+			t.Errorf("%s: %v, %+v", code, err, x.Findings)
+		}
+		keepAnswer(t, string(code), x)
+	}
 	says("by a proxy", []string{"CAUSE H1"}, "catalog", "--proxy", "edge-1")
 	if out, code := control.cli("explain", "--host", "shop.example", "--path", "/cart", "-H", "x-user: anna"); code != 0 || !strings.Contains(out, "rules[0]: cart") {
 		t.Errorf("another upstream: exit %d\n%s", code, out)

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -47,12 +48,17 @@ type lab struct {
 	edges     []edge
 	far       *consultest.Consul // an agent on another node
 	authority *certtest.Authority
+	stranger  *certtest.Authority
 	names     *nameServer
-	apart     *netns // the network of the edge far; nil where there can be none
-	beds      []*bed
+	way       *way // of the second Envoy of split to its control plane
+
+	third, slow, stuck *between // ways to consul
+	apart              *netns   // the network of the edge far; nil where there can be none
+	beds               []*bed
 }
 
-// edge is an Envoy with a listener.
+// edge is an Envoy with a listener. Those of zones that differ by a number only lead to the
+// same.
 type edge struct {
 	zone, address string
 	envoy         *envoytest.Envoy
@@ -86,7 +92,7 @@ func (b *bed) apply(spec string) {
 // start brings its backends, their registration and its document.
 func (b *bed) start() {
 	t := b.lab.t
-	places := []string{"{name}", b.upstream, "{names}", b.lab.names.addr, "{namesPort}", portOf(b.lab.names.addr), "{closed-port}", portOf(closed(t)), "{checks}", labCheck}
+	places := []string{"{name}", b.upstream, "{closed-port}", portOf(closed(t)), "{checks}", labCheck}
 	n := max(2, b.hosts)
 	for i := range n {
 		host := "127.0.0.1"
@@ -184,7 +190,7 @@ func labLine(e diagnose.Explanation) string {
 // look asks until the first finding is the right one, or time is up; what is certain and
 // false is held against every answer.
 func (b *bed) look(patience time.Duration) {
-	if b.codes == "" {
+	if b.codes+b.warns == "" {
 		patience = controlled
 	}
 	for {
@@ -199,11 +205,17 @@ func (b *bed) look(patience time.Duration) {
 				b.lied = append(b.lied, is)
 			}
 		}
-		if b.codes != "" && b.right(e) || time.Since(b.broken) > patience {
+		if b.codes != "" && b.right(e) || b.warned(e) || time.Since(b.broken) > patience {
 			return
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
+}
+
+// warned tells whether the warning that must be told is, here or by the server itself.
+func (b *bed) warned(e diagnose.Explanation) bool {
+	return b.warns != "" && (slices.ContainsFunc(e.Warnings, func(f diagnose.Finding) bool { return string(f.Code) == b.warns }) ||
+		slices.ContainsFunc(b.findings(), func(f findings.TimedFinding) bool { return string(f.Code) == b.warns }))
 }
 
 // well fails unless nothing is found before anything is broken. It looks again for a
@@ -224,15 +236,15 @@ func (b *bed) well() {
 	}
 }
 
-// findings are those that the server keeps by itself, of it and of a proxy that leads to it
-// alone.
+// findings are those that the server keeps by itself, of it, of its certificates and of a
+// proxy that leads to it alone.
 func (b *bed) findings() (out []findings.TimedFinding) {
 	var all admin.Findings
 	if err := b.lab.control.client().Get(b.lab.t.Context(), "/v1/findings", url.Values{"ended": {"true"}}, &all); err != nil {
 		b.lab.t.Fatal(err)
 	}
 	for _, f := range all.Items {
-		if f.Subject.Name == b.upstream || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
+		if strings.HasPrefix(f.Subject.Name, b.upstream) || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
 			out = append(out, f)
 		}
 	}
@@ -242,12 +254,13 @@ func (b *bed) findings() (out []findings.TimedFinding) {
 // stands fails unless the server found by itself what was done; and nothing critical where
 // nothing was.
 func (b *bed) stands() {
+	if b.brief {
+		return
+	}
 	deadline := time.Now().Add(time.Minute)
 	for {
 		var lacks, has []string
-		for code := range strings.FieldsSeq(b.codes) {
-			lacks = append(lacks, code)
-		}
+		lacks = append(lacks, strings.Fields(b.codes+" "+b.warns)...)
 		for _, f := range b.findings() { // a proxy that hangs is gone by now, and what was found of it over
 			lacks = slices.DeleteFunc(lacks, func(code string) bool { return code == string(f.Code) })
 			if has = append(has, string(f.Code)); b.codes == "" && f.Severity == findings.Critical {
@@ -292,9 +305,12 @@ func (b *bed) holds(code diagnose.Code) bool {
 func (b *bed) right(e diagnose.Explanation) bool {
 	want := strings.Fields(b.codes)
 	if len(want) == 0 {
-		return b.wrong == ""
+		return b.wrong == "" && (b.warns == "" || b.warned(e))
 	}
 	if !e.Found() || !slices.Contains(want, string(e.Findings[0].Code)) {
+		return false
+	}
+	if b.warns != "" && !b.warned(e) {
 		return false
 	}
 	for _, code := range want {
@@ -334,12 +350,24 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 		t.Fatal(err)
 	}
 	file, sockets := filepath.Join(t.TempDir(), "wellspring.yaml"), t.TempDir()
-	text := fmt.Sprintf("sources: [{name: consul, consul: {address: '%s', token: %s}}, {name: stranger, consul: {address: '%s', token: 4f1d2c66-0000-4000-8000-00000000beef}}, {name: away, consul: {address: '%s'}}]\n"+
-		"probe: {allowLoopback: true}\nsecrets: {dir: '%s'}\nenvoyAdmin: {socketDir: '%s'}\n", consul.Address, root, consul.Address, closed(t), l.authority.Dir, sockets)
+	if l.stranger, err = certtest.New(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("freshness: {interval: 5s}\nsources:\n- {name: consul, canary: 'off', consul: {address: '%s', token: %s}}\n- {name: stranger, canary: 'off', consul: {address: '%s', token: 4f1d2c66-0000-4000-8000-00000000beef}}\n- {name: away, canary: 'off', consul: {address: '%s'}}\n", consul.Address, root, consul.Address, closed(t))
+	for name, b := range map[string]**between{"third": &l.third, "slow": &l.slow, "stuck": &l.stuck} {
+		*b = newBetween(t, consul.Address)
+		text += fmt.Sprintf("- {name: %s, consul: {address: '%s', token: %s}}\n", name, (*b).Listener.Addr(), root)
+	}
+	text += fmt.Sprintf("probe: {allowLoopback: true}\nsecrets: {dir: '%s'}\nenvoyAdmin: {socketDir: '%s'}\n", l.authority.Dir, sockets)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.control = serve(t, "-c", file)
+	within, err := otherHosts(t, "127.0.0.2 moved.example")
+	if err != nil {
+		t.Logf("where the server's machine cannot know other names, what needs it is left out: %v", err)
+	}
+	l.names.set("moved.example.", [4]byte{127, 0, 0, 1})
+	l.control = serveWithin(t, within, nil, "-c", file)
 	if l.far, err = consultest.Start(t.Context(), consultest.Config{Dir: t.TempDir(), Token: root, Join: []string{consul.Gossip}, Client: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +377,7 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 	}
 	names := map[string]bool{}
 	for i := range faults {
-		if faults[i].apart != nil && l.apart == nil {
+		if faults[i].apart != nil && l.apart == nil || faults[i].moved && within == nil {
 			continue
 		}
 		name := ""
@@ -362,14 +390,23 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 		l.beds = append(l.beds, b)
 	}
 	r.Shuffle(len(l.beds), func(i, j int) { l.beds[i], l.beds[j] = l.beds[j], l.beds[i] })
-	slices.SortStableFunc(l.beds, func(a, b *bed) int { return strings.Compare(b.edge, a.edge) }) // who hangs is disconnected in half a minute: it is asked about before
-	for _, zone := range []string{"a", "b", "lone", "stuck"} {
-		admin := closed(t)
+	slices.SortStableFunc(l.beds, func(a, b *bed) int { // who hangs is disconnected in half a minute: it is asked about before
+		return cmp.Or(strings.Compare(b.edge, a.edge), strings.Compare(fmt.Sprint(b.brief), fmt.Sprint(a.brief)))
+	})
+	l.way = newWay(t, "tcp", "127.0.0.1:0", l.control.XDS)
+	for _, zone := range []string{"a", "b", "lone", "stuck", "own", "split1", "split2"} {
+		if len(zone) > 1 && !l.has(side(zone)) {
+			continue
+		}
+		xds := l.control.XDS
+		if zone == "split2" {
+			xds = l.way.address
+		}
 		l.edges = append(l.edges, edge{zone: zone, address: closed(t), config: envoytest.Config{Dir: t.TempDir(), Bootstrap: bootstrap.Config{
-			NodeID: "edge-" + zone, Group: "edge-" + zone, Zone: zone, Envoy: "1.40", Admin: admin, XDS: []string{l.control.XDS}, Telemetry: l.control.reports("edge-" + zone),
+			NodeID: "edge-" + zone, Group: "edge-" + zone, Zone: zone, Envoy: "1.40", Admin: closed(t), XDS: []string{xds}, Telemetry: l.control.reports("edge-" + zone),
 		}, Change: l.names.resolve}})
 	}
-	if l.apart != nil && slices.ContainsFunc(l.beds, func(b *bed) bool { return b.edge == "far" }) {
+	if l.apart != nil && l.has("far") {
 		key := l.control.reports("edge-far")
 		key.Addresses = []string{relay(t, l.control.Telemetry)}
 		l.edges = append(l.edges, edge{zone: "far", address: net.JoinHostPort(l.apart.there, "10000"), config: envoytest.Config{
@@ -385,13 +422,27 @@ func newLab(t *testing.T, r *rand.Rand, faults []fault) *lab {
 	return l
 }
 
-// start runs its Envoy, anew where it ran before.
-func (e *edge) start(t *testing.T) {
+// has tells whether an edge leads to something.
+func (l *lab) has(edge string) bool {
+	return slices.ContainsFunc(l.beds, func(b *bed) bool { return b.edge == edge })
+}
+
+// side is what an Envoy of a zone leads to.
+func side(zone string) string { return strings.TrimRight(zone, "12") }
+
+// run starts its Envoy, anew where it ran before.
+func (e *edge) run(t *testing.T) {
 	t.Helper()
 	var err error
 	e.envoy, err = envoytest.Start(t.Context(), e.config)
 	proc.Need(t, err)
 	t.Cleanup(e.envoy.Kill)
+}
+
+// start runs its Envoy, and waits until it serves.
+func (e *edge) start(t *testing.T) {
+	t.Helper()
+	e.run(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := e.envoy.Ready(ctx); err != nil {
@@ -403,7 +454,7 @@ func (e *edge) start(t *testing.T) {
 func (b *bed) through() (out []*edge) {
 	for i := range b.lab.edges {
 		e := &b.lab.edges[i]
-		if e.zone == b.edge || b.edge == "" && len(e.zone) == 1 {
+		if side(e.zone) == b.edge || b.edge == "" && len(e.zone) == 1 {
 			out = append(out, e)
 		}
 	}
@@ -416,13 +467,16 @@ func (l *lab) documents() string {
 	rules := map[string]string{}
 	for _, b := range l.beds {
 		fmt.Fprintf(&text, "kind: Upstream\nname: %s\nspec: %s\n---\n", b.upstream, b.place(b.spec))
+		if b.more != "" {
+			text.WriteString(b.place(b.more) + "\n---\n")
+		}
 		rules[b.edge] += fmt.Sprintf("  - {match: {path: {exact: /%s}}, to: [{upstream: %s}]%s}\n", b.upstream, b.upstream, b.rule)
 	}
 	for of, all := range rules {
 		fmt.Fprintf(&text, "kind: Route\nname: all%s\nspec:\n  hosts: ['*']\n  rules:\n%s---\n", of, all)
 	}
 	for _, e := range l.edges {
-		of := e.zone
+		of := side(e.zone)
 		if rules[of] == "" {
 			of = ""
 		}
@@ -497,7 +551,7 @@ func TestRealFaultlab(t *testing.T) {
 	}
 	t.Logf("seed %d: run it again with -lab.seed %[1]d", seed)
 	all := slices.DeleteFunc(slices.Concat(faults, pairs, controls), func(f fault) bool {
-		return !regexp.MustCompile(*labOnly).MatchString(f.name)
+		return !regexp.MustCompile(*labOnly).MatchString(f.name) || f.long && !*labOver
 	})
 	l := newLab(t, rand.New(rand.NewPCG(seed, 7)), all)
 	l.answers("before")
@@ -507,6 +561,10 @@ func TestRealFaultlab(t *testing.T) {
 	defer cancel()
 	l.load(ctx, &wg)
 	time.Sleep(3 * time.Second)
+	if slices.ContainsFunc(all, func(f fault) bool { return f.long }) {
+		t.Log("twelve minutes go by, in which all is as usual")
+		time.Sleep(12 * time.Minute)
+	}
 	l.everywhere((*bed).well)
 	for _, b := range slices.Backward(l.beds) { // one after the other: each revision is its own; who hangs is the last
 		b.broken = time.Now()
@@ -517,9 +575,7 @@ func TestRealFaultlab(t *testing.T) {
 	l.everywhere(func(b *bed) { b.look(labPatience) })
 	sums := l.table()
 	l.everywhere((*bed).stands)
-	if dir := os.Getenv("KEEP_LAB"); dir != "" {
-		l.keep(dir)
-	}
+	l.keep()
 	for _, b := range l.beds {
 		if b.mends != nil {
 			b.mends(b)
@@ -539,7 +595,7 @@ func TestRealFaultlab(t *testing.T) {
 
 // How long the right answer may take, and for how long a control must be left alone.
 const (
-	labPatience = 60 * time.Second
+	labPatience = 90 * time.Second
 	controlled  = 15 * time.Second
 )
 
@@ -569,11 +625,11 @@ func (l *lab) table() string {
 				verdict += "  WRONG"
 				l.t.Errorf("%s: %q is answered with %s: %s %s", b.name, b.codes, labLine(b.first), b.first.Says, b.wrong)
 			}
-		case b.codes == "":
+		case b.codes+b.warns == "":
 			sum.Quiet++
 		default:
 			sum.Right++
-			for code := range strings.FieldsSeq(b.codes) {
+			for code := range strings.FieldsSeq(b.codes + " " + b.warns) {
 				codes[diagnose.Code(code)] = true
 			}
 		}
@@ -588,24 +644,41 @@ func (l *lab) table() string {
 	return string(text)
 }
 
-// keep writes the answers to a folder, for docs/causes.md: one of each code.
-func (l *lab) keep(dir string) {
-	all := map[string]diagnose.Explanation{}
-	for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.name, b.name) }) {
-		code, _, _ := strings.Cut(b.codes, " ")
-		if strings.HasSuffix(b.codes, " K2") {
-			code = "K2"
-		}
-		if code != "" && (code == b.codes || code == "K2" || code == "H4") {
-			b.first.RuledOut, b.first.Events = nil, nil // nobody reads them there
-			all[code] = b.first
+// keep writes an answer for each code: that of a bed of which it is the only one, if there
+// is such a one.
+func (l *lab) keep() {
+	has := map[string]bool{}
+	for _, most := range []int{1, 3} {
+		for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.name, b.name) }) {
+			codes := strings.Fields(b.codes + " " + b.warns)
+			for _, code := range codes {
+				if e := b.first; len(codes) <= most && !has[code] {
+					has[code] = true
+					for _, f := range b.findings() { // of its certificate
+						if f.Subject.Kind == "Certificate" && string(f.Code) == code {
+							e = diagnose.Explanation{At: b.broken, Warnings: []diagnose.Finding{f.Finding}}
+						}
+					}
+					keepAnswer(l.t, code, e)
+				}
+			}
 		}
 	}
-	text, err := json.MarshalIndent(all, "", " ")
+}
+
+// keepAnswer writes an answer to the folder that KEEP_LAB names, for docs/causes.md.
+func keepAnswer(t *testing.T, code string, e diagnose.Explanation) {
+	t.Helper()
+	dir := os.Getenv("KEEP_LAB")
+	if dir == "" {
+		return
+	}
+	e.RuledOut, e.Events = nil, nil // nobody reads them there
+	text, err := json.MarshalIndent(e, "", " ")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "lab.json"), append(text, '\n'), 0o600)
+		err = os.WriteFile(filepath.Join(dir, code+".json"), append(text, '\n'), 0o600)
 	}
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
 }

@@ -2,13 +2,23 @@ package main_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/hashicorp/consul/api"
+
+	"github.com/wellspring-xds/wellspring/examples/backend"
+	"github.com/wellspring-xds/wellspring/pkg/certtest"
 )
 
 // fault is one thing that is made to fail.
@@ -17,11 +27,16 @@ type fault struct {
 	// codes must be found, one of them first; also are true besides.
 	codes, also string
 	spec, rule  string                // the document while all is well; {1} {2} are its backends
+	more        string                // documents besides
+	warns       string                // a warning that must be told, and nothing else
 	hosts       int                   // backends; default 2
 	parallel    int                   // requests at once through each edge
 	edge        string                // a zone of its own that leads to it; "" are a and b
 	registered  bool                  // its backends are in Consul
 	apart       func(n *netns) string // where its backends are, as a network of its own reaches them
+	moved       bool                  // the server's machine knows another address of moved.example
+	brief       bool                  // it lasts for seconds: it is asked about first, and the server need not keep it
+	long        bool                  // it takes a quarter of an hour: with -lab.over only
 	places0     func(b *bed) []string
 	breaks      func(b *bed)
 	mends       func(b *bed)
@@ -31,6 +46,8 @@ const (
 	local    = `{endpoints: [{address: "{1}"}, {address: "{2}"}]}`
 	checked  = `{endpoints: [{address: "{1}"}, {address: "{2}"}], healthChecks: [{checks}]}`
 	inConsul = `{service: {source: consul}}`
+
+	upstreamInConsul = "kind: Upstream\nname: {name}"
 )
 
 // revised is a fault that a revision makes, and another one mends.
@@ -140,6 +157,9 @@ var faults = []fault{
 	{name: "more at once than the limits", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {connections: 6, pendingRequests: 6, requests: 6}"), rule: ", timeout: 3s", breaks: func(b *bed) {
 		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
 	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 16},
+	{name: "more at once than requests may", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {requests: 3}"), rule: ", timeout: 3s", breaks: func(b *bed) {
+		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
+	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 8},
 	{name: "answers of 500, tried again", codes: "F3", spec: local, rule: ", retry: {on: [5xx], attempts: 6, backoff: {base: 1ms, max: 2ms}}", parallel: 10, breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
 	{name: "more to eject than may be", codes: "O3", also: "O1", spec: with(local, "outlierDetection: {consecutive5xx: 3, interval: 500ms, maxEjectionPercent: 10, baseEjection: 3s}"), breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
 	{name: "their only proxy is gone", codes: "C1", edge: "lone", spec: local, breaks: func(b *bed) { b.through()[0].envoy.Kill() }, mends: func(b *bed) { b.through()[0].start(b.lab.t) }},
@@ -154,6 +174,24 @@ var faults = []fault{
 	{name: "no way leads there, unchecked", codes: "E3", also: "F2 K1", edge: "far", apart: (*netns).second, spec: local, rule: ", timeout: 1s", breaks: func(b *bed) { b.lab.apart.cut(b.lab.apart.second()) }, mends: func(b *bed) { b.lab.apart.join(b.lab.apart.second()) }},
 	revised("all is dropped", "G3", "", local, with(`{endpoints: [{address: "{1}"}]}`, "envoyEndpoints: {policy: {drop_overloads: [{category: all, drop_percentage: {numerator: 100}}]}}")),
 	revised("the name server fails", "D1", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["failing.example:{port1}"], refresh: 1s}}`),
+	inRegistry(fault{name: "registered under two names, and gone", codes: "H3 A7", also: "E1 P1 P2", spec: with(inConsul, "healthChecks: [{checks}]"), more: upstreamInConsul + "-old\nspec: " + inConsul, places0: func(b *bed) []string { b.sibling("old", 0, 1); return nil }, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }}),
+	inRegistry(fault{name: "what three services need fails", codes: "A2 H10", also: "P1 P2", more: upstreamInConsul + "-b\nspec: " + inConsul + "\n---\n" + upstreamInConsul + "-c\nspec: " + inConsul, places0: func(b *bed) []string { b.sibling("b", 0); b.sibling("c", 1); return nil }, breaks: func(b *bed) { b.shared(api.HealthCritical) }, mends: func(b *bed) { b.shared(api.HealthPassing) }}),
+	{name: "checks that fail for a moment", codes: "H11", also: "H1 P1 P2", spec: checked, breaks: func(b *bed) { b.goesOn(4*time.Second, func(i int) { b.health([]int{404, 0}[i%2]) }) }, mends: func(b *bed) { b.doing(); b.health(0) }},
+	{name: "a registry that does not answer yet", codes: "B6", also: "K1", brief: true, spec: local, breaks: func(b *bed) { b.lab.slow.turn(false, reads); b.apply(`{service: {source: slow}}`) }, mends: func(b *bed) { b.apply(b.spec); b.lab.slow.turn(false, nil) }},
+	inRegistry(fault{name: "they move, and the registry does not tell", codes: "E1 B3", also: "A7 B1", brief: true, spec: `{service: {source: stuck}}`, breaks: func(b *bed) { b.lab.stuck.turn(false, waits); b.move() }, mends: func(b *bed) { b.lab.stuck.turn(false, nil) }}),
+	{name: "their proxy asks for another name", codes: "C5", also: "A1 C3 C4 C6 K4", edge: "own", spec: local, breaks: func(b *bed) { b.ownCluster("of-somebody-else") }, mends: func(b *bed) { b.ownCluster("") }},
+	{name: "one of two proxies is not told", codes: "E1 C7", also: "C6 K1", brief: true, edge: "split", hosts: 3, spec: `{endpoints: [{address: "{1}"}]}`, breaks: func(b *bed) {
+		b.lab.way.Lock()
+		b.apply(`{endpoints: [{address: "{2}"}, {address: "{3}"}]}`)
+		b.backends[0].Kill()
+	}, mends: func(b *bed) { b.lab.way.Unlock(); b.revive(0); b.apply(b.spec) }},
+	{name: "they move, and a name is asked for once an hour", codes: "E1 D3", moved: true, spec: `{dns: {hosts: ["moved.example:{port1}"], refresh: 1h}}`, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
+	{name: "another authority in the same file", codes: "E4 K3", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: "{name}.pem"}, sans: [x]}}`, places0: (*bed).ownAuthority, breaks: func(b *bed) { b.trust(b.lab.stranger) }, mends: func(b *bed) { b.trust(b.lab.authority) }},
+	inRegistry(fault{name: "one of two is critical", codes: "A2", warns: "W1", breaks: func(b *bed) { _ = b.agent().UpdateTTL(b.id(0), "it starts", api.HealthCritical) }, mends: func(b *bed) { b.ttl(api.HealthPassing) }}),
+	{name: "ten times the requests", codes: "F1 F4", also: "F2", long: true, spec: with(local, "circuitBreakers: {requests: 4}"), breaks: func(b *bed) {
+		b.each(func(i int) { b.backends[i].SetDelay(100 * time.Millisecond) })
+		b.goesOn(20*time.Millisecond, func(int) { b.burst(20) })
+	}, mends: func(b *bed) { b.doing(); b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
 	revised("a name that is not there", "D2", "", `{dns: {hosts: ["shop.example:{port1}"], refresh: 1s}}`, `{dns: {hosts: ["shpo.example:{port1}"], refresh: 1s}}`),
 }
 
@@ -213,6 +251,8 @@ var controls = []fault{
 		b.backends = b.backends[:1]
 		b.drain("drain", "--reason", "new disk")
 	}, mends: func(b *bed) { b.drain("drain", "--end") }},
+	inRegistry(fault{name: "their registry is away", warns: "W4", spec: `{service: {source: third}}`, breaks: func(b *bed) { b.lab.third.turn(true, nil); b.lab.third.CloseClientConnections() }, mends: func(b *bed) { b.lab.third.turn(false, nil) }}),
+	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon},
 	{name: "answers that take long, and in time", spec: local, rule: ", timeout: 2s", breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(300 * time.Millisecond) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
 }
 
@@ -229,6 +269,112 @@ func (b *bed) onFarNode() []string {
 		}
 	}
 	return nil
+}
+
+// sibling registers some of its backends as another service too.
+func (b *bed) sibling(name string, which ...int) {
+	for _, i := range which {
+		b.register(i, func(r *api.AgentServiceRegistration) {
+			r.Name, r.ID = r.Name+"-"+name, r.ID+"-"+name
+			r.Check.CheckID = r.ID
+		})
+	}
+}
+
+// shared has the checks of it and its siblings b and c say the same.
+func (b *bed) shared(status string) {
+	for _, id := range []string{b.id(0), b.id(1), b.id(0) + "-b", b.id(1) + "-c"} {
+		if err := b.agent().UpdateTTL(id, "the database shop-db does not answer", status); err != nil {
+			b.lab.t.Error(err)
+		}
+	}
+}
+
+// move starts its backends at other addresses, and registers them there.
+func (b *bed) move() {
+	for i, x := range b.backends {
+		y, err := backend.Start(x.Name, "127.0.0.1:0")
+		if err != nil {
+			b.lab.t.Fatal(err)
+		}
+		b.lab.t.Cleanup(y.Kill)
+		b.backends[i] = y
+		b.register(i, nil)
+		x.Kill()
+	}
+}
+
+// ownCluster starts the Envoy that leads to it with a cluster of its name, that asks for
+// other endpoints; without where there is no name.
+func (b *bed) ownCluster(asks string) {
+	e := b.through()[0]
+	e.envoy.Kill()
+	e.config.Change = func(boot *bootstrapv3.Bootstrap) {
+		b.lab.names.resolve(boot)
+		if asks != "" {
+			boot.StaticResources.Clusters = append(boot.StaticResources.Clusters, &clusterv3.Cluster{
+				Name: b.upstream, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+				EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{ServiceName: asks, EdsConfig: &corev3.ConfigSource{
+					ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{},
+				}},
+			})
+		}
+	}
+	e.run(b.lab.t)
+}
+
+// ownAuthority is a server with a certificate for x, and a file of its own of who signed it;
+// each request has a connection of its own.
+func (b *bed) ownAuthority() []string {
+	cert, key, err := b.lab.authority.Issue(b.upstream+"-server", time.Hour, "x")
+	if err != nil {
+		b.lab.t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.lab.t.Fatal(err)
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	s.SetKeepAlivesEnabled(false)
+	go func() { _ = s.ServeTLS(l, cert, key) }()
+	b.lab.t.Cleanup(func() { _ = s.Close() })
+	b.trust(b.lab.authority)
+	return []string{"{tls}", l.Addr().String()}
+}
+
+// trust writes who signs its certificates.
+func (b *bed) trust(a *certtest.Authority) {
+	to := b.lab.authority.File(b.upstream + ".pem")
+	text, err := os.ReadFile(a.CA())
+	if err == nil {
+		err = os.WriteFile(to+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(to+".new", to)
+	}
+	if err != nil {
+		b.lab.t.Fatal(err)
+	}
+}
+
+// endsSoon is secure, and proxies present a certificate there that ends soon.
+func (b *bed) endsSoon() []string {
+	cert, key, err := b.lab.authority.Issue(b.upstream+"-client", 15*time.Minute, "client")
+	if err != nil {
+		b.lab.t.Fatal(err)
+	}
+	return append(b.secure(), "{cert}", filepath.Base(cert), "{key}", filepath.Base(key))
+}
+
+// burst sends so many requests at once.
+func (b *bed) burst(n int) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			_, _ = answer(b.lab.t.Context(), b.through()[i%2].address, b.upstream)
+		})
+	}
+	wg.Wait()
 }
 
 // signal is sent to the Envoy that leads to it.

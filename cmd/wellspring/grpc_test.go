@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
 	"github.com/wellspring-xds/wellspring/pkg/admin"
+	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 )
 
 // worker is a gRPC service that says who it is in a header.
@@ -201,5 +203,30 @@ func TestRealGRPCClient(t *testing.T) {
 	}
 	if held, err := control.client().Text(t.Context(), "/v1/proxies/billing-1/xds"); err != nil || !strings.Contains(held, `"name":"rpc.internal"`) {
 		t.Errorf("holds %s: %v", held, err)
+	}
+
+	// 5. more than it takes: it is refused, serves on by what it holds, and explain says why
+	many, names := new(strings.Builder), "rpc"
+	for doc := range 5 {
+		names += fmt.Sprintf(", more-%d", doc)
+		fmt.Fprintf(many, "---\nkind: Route\nname: more-%d\nspec:\n  hosts: [more-%[1]d.internal]\n  rules:\n", doc)
+		for i := range 900 {
+			fmt.Fprintf(many, "  - {match: {path: {prefix: /%d%s}}, to: [{upstream: rpc}]}\n", i, strings.Repeat("/of-somebody", 80))
+		}
+	}
+	control.apply(strings.Replace(fmt.Sprintf(programs, address(b), c.addr, "rpc"), "routes: [rpc]", "routes: ["+names+"]", 1) + many.String())
+	var e diagnose.Explanation
+	within(t, 20*time.Second, "explain names it", func() string {
+		if err := control.client().Get(t.Context(), "/v1/explain", url.Values{"upstream": {"rpc"}}, &e); err != nil {
+			return err.Error()
+		}
+		if len(e.Findings) == 0 || e.Findings[0].Code != diagnose.C8 {
+			return fmt.Sprintf("%+v", e.Findings)
+		}
+		return ""
+	})
+	keepAnswer(t, string(diagnose.C8), e)
+	if who, err := call("x-canary", "1"); who != "c" {
+		t.Errorf("the canary is %q: %v", who, err)
 	}
 }

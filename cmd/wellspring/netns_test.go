@@ -2,13 +2,10 @@ package main_test
 
 import (
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -75,48 +72,21 @@ func (n *netns) route(to ...string) {
 	}
 }
 
-// relay is a socket that leads to an address of this namespace: a socket is reached from
-// every one.
-func relay(t *testing.T, to string) string {
+// otherHosts is a command that runs another one on a machine that knows one name more. The
+// error is of a machine on which that cannot be done.
+func otherHosts(t *testing.T, line string) ([]string, error) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
+	file := t.TempDir() + "/hosts"
+	text, err := os.ReadFile("/etc/hosts")
+	if err == nil {
+		err = os.WriteFile(file, append(text, "\n"+line+"\n"...), 0o600)
 	}
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := map[net.Conn]bool{}
-	all.Go(func() {
-		for {
-			a, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = a.Close()
-				continue
-			}
-			mu.Lock()
-			open[a], open[b] = true, true
-			mu.Unlock()
-			for _, x := range [][2]net.Conn{{a, b}, {b, a}} {
-				all.Go(func() {
-					_, _ = io.Copy(x[0], x[1])
-					_, _ = x[0].Close(), x[1].Close()
-				})
-			}
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		mu.Lock()
-		for c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-	return "unix://" + path
+	if err != nil {
+		return nil, err
+	}
+	within := []string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, file}
+	if out, err := exec.Command(within[0], append(within[1:], "true")...).CombinedOutput(); err != nil { //nolint:gosec // ours
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(within, " "), err, strings.TrimSpace(string(out)))
+	}
+	return within, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,7 +47,8 @@ type controlPlane struct {
 	Admin     string
 	XDS       string
 	Telemetry string
-	keys      *keys // nil asks for no credentials
+	keys      *keys    // nil asks for no credentials
+	within    []string // a command that runs it; nil is none
 }
 
 // serve starts a control plane on chosen ports, so that a restart has the same.
@@ -59,11 +61,17 @@ func serve(t *testing.T, args ...string) *controlPlane {
 // every address.
 func serveWith(t *testing.T, k *keys, args ...string) *controlPlane {
 	t.Helper()
+	return serveWithin(t, nil, k, args...)
+}
+
+// serveWithin starts one by a command that runs another.
+func serveWithin(t *testing.T, within []string, k *keys, args ...string) *controlPlane {
+	t.Helper()
 	ports, err := freeport.Get(3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1]), Telemetry: "127.0.0.1:" + strconv.Itoa(ports[2]), keys: k}
+	c := &controlPlane{t: t, XDS: "127.0.0.1:" + strconv.Itoa(ports[0]), Admin: "127.0.0.1:" + strconv.Itoa(ports[1]), Telemetry: "127.0.0.1:" + strconv.Itoa(ports[2]), keys: k, within: within}
 	listen := []string{"--telemetry-listen", c.Telemetry, "--xds-listen", c.XDS, "--admin-listen", c.Admin}
 	if k != nil {
 		listen = append([]string{"--telemetry-listen", "0.0.0.0:" + strconv.Itoa(ports[2]), "--xds-listen", "0.0.0.0:" + strconv.Itoa(ports[0]), "--admin-listen", "0.0.0.0:" + strconv.Itoa(ports[1])}, k.flags()...)
@@ -85,7 +93,8 @@ func (c *controlPlane) client() *client.Client {
 
 func (c *controlPlane) start() {
 	c.t.Helper()
-	p, err := proc.Start(binary(c.t), c.args, nil)
+	run := slices.Concat(c.within, []string{binary(c.t)}, c.args)
+	p, err := proc.Start(run[0], run[1:], nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}

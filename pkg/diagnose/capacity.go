@@ -9,13 +9,21 @@ func breaker(c *cluster) (*claim, string) {
 	if c.run == nil {
 		return nil, ""
 	}
-	n := c.growth("upstream_rq_pending_overflow") // a connection over the limit only waits
+	n, over := c.growth("upstream_rq_pending_overflow"), []string{}         // a connection over the limit only waits
+	for _, x := range []count{n, c.growth("upstream_rq_active_overflow")} { // the second since Envoy 1.38
+		if x.n > 0 {
+			over = append(over, x.String())
+		}
+		if x.n > n.n {
+			n = x
+		}
+	}
 	if n.n == 0 {
 		return nil, "no request met a limit"
 	}
 	return &claim{
 		c.unlessNoise(n), "more requests come than its circuit breaker lets through",
-		[]string{n.String(), fmt.Sprintf("/clusters: connections %d, pending %d, requests %d at most", c.run.Limits.Connections, c.run.Limits.Pending, c.run.Limits.Requests)},
+		append(over, fmt.Sprintf("/clusters: connections %d, pending %d, requests %d at most", c.run.Limits.Connections, c.run.Limits.Pending, c.run.Limits.Requests)),
 		"see why so many are open at once: slow answers, or a limit that is too low (max_pending_requests or max_requests)",
 	}, ""
 }

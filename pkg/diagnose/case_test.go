@@ -221,6 +221,12 @@ func TestCases(t *testing.T) {
 		{"nobody answers for a while", func(c *Case) { c.outFor(9*minute, probe.Refused) }, "H3 likely !A7"},
 		{"its check fails for long", func(c *Case) { c.outFor(11*minute, probe.Unexpected) }, "H1 likely !A7"},
 		{"the registry stopped telling", func(c *Case) { c.Unseen = minute }, "B3 possible"},
+		{"it stopped, and nobody is where it said", func(c *Case) {
+			c.Unseen = minute
+			c.failed("UF", 100)
+			c.probed(probe.Refused, "refused", false)
+		}, "B3 likely, E1 likely"},
+		{"it stopped, and they are ill", func(c *Case) { c.Unseen = minute; c.out(0, 1); c.probed(probe.Unexpected, "404", true) }, "H1 likely, B3 possible"},
 		{"it stopped before anybody was known", func(c *Case) { c.unknownFor(""); c.Known.Failure = nil; c.Unseen = minute }, "B3 likely"},
 		{"another name is asked for", func(c *Case) { c.asks("elsewhere") }, "C5 certain"},
 		{"its own name is asked for", func(c *Case) { c.asks("catalog@1f") }, " !C5"},
@@ -235,6 +241,10 @@ func TestCases(t *testing.T) {
 		{"too large for a client", func(c *Case) {
 			c.Refused = []model.RefusedStream{{Time: now, Proxy: model.Proxy{ID: "grpc-1", Group: "edge"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes of clusters is more than …"}}
 		}, "C8 likely"},
+		{"too large for the only client", func(c *Case) {
+			c.Streams, c.Asked, c.Views = nil, nil, nil
+			c.Refused = []model.RefusedStream{{Proxy: model.Proxy{ID: "g", Group: "edge"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes", Time: c.At}}
+		}, "C8 likely, C1 possible"},
 		{"too large for another group's", func(c *Case) {
 			c.Refused = []model.RefusedStream{{Time: now, Proxy: model.Proxy{ID: "grpc-1", Group: "other"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes"}}
 		}, ""},

@@ -276,11 +276,38 @@ func TestRare(t *testing.T) {
 	if a := once.answer("c"); len(a.Findings) != 1 {
 		t.Errorf("connections that run out of time are not refused: %+v", a.Findings)
 	}
+	atOnce := envoy(nil, hosts("h")...)
+	atOnce.Before = envoyadmin.Stats{}
+	atOnce.Stats["cluster.c.upstream_rq_active_overflow"] = 7
+	if a := atOnce.answer("c"); first(atOnce) != "F1 certain" || !strings.HasSuffix(a.Findings[0].Evidence[0], "upstream_rq_active_overflow grew by 7") {
+		t.Errorf("more at once than requests may: %+v", a.Findings)
+	}
 	names := envoy(func(c *envoyadmin.ClusterConfig) { c.Type = "STRICT_DNS" })
 	names.Before = envoyadmin.Stats{}
 	names.Stats["cluster.c.update_failure"], names.Stats["cluster.c.update_success"] = 1, 10
 	if got := first(names); got != "D2 certain" {
 		t.Errorf("names are answered, but for once: %s", got)
+	}
+	for _, x := range []struct {
+		failed, answered, failedBefore, answeredBefore uint64
+		want                                           string
+	}{
+		{1, 1, 0, 0, "D1 likely"},
+		{1, 0, 0, 20, "D1 certain"},
+		{0, 1, 20, 0, "D2 certain"},
+		{3, 2, 0, 0, "D1 likely"},
+		{2, 3, 0, 0, "D2 likely"},
+		{0, 0, 1, 20, "D2 likely"},
+		{0, 0, 20, 1, "D1 likely"},
+		{0, 0, 20, 0, "D1 certain"},
+		{0, 0, 0, 20, "D2 certain"},
+		{0, 0, 0, 0, ""},
+	} {
+		names.Before["cluster.c.update_failure"], names.Before["cluster.c.update_success"] = x.failedBefore, x.answeredBefore
+		names.Stats["cluster.c.update_failure"], names.Stats["cluster.c.update_success"] = x.failedBefore+x.failed, x.answeredBefore+x.answered
+		if got := first(names); got != x.want {
+			t.Errorf("%+v: %q", x, got)
+		}
 	}
 	for name, prefix := range map[string]string{"10.0.0.1:80": "10.0.0.1_80", "http://a:80/x": "http_a_80/x", "q::z": "q__z", "dots.": "dots", "outbound|80||a.b.c": "outbound|80||a.b.c"} {
 		if got := (&cluster{name: name}).prefix(); got != "cluster."+prefix+"." {

@@ -92,10 +92,7 @@ func ghosts(c *Case) (*claim, string) {
 			x.evidence = append(x.evidence, fmt.Sprintf("catalog: %s is registered as %s, and as %s", e.Address, c.Health.Service.Name, list(others)))
 			continue
 		}
-		since, silent := c.outSince(e.Address), slices.ContainsFunc(c.Probes, func(r probe.Result) bool {
-			return r.Endpoint == e.Address && (r.Outcome == probe.Refused || r.Outcome == probe.TimedOut || r.Outcome == probe.Unreachable)
-		})
-		if silent && !since.IsZero() && c.At.Sub(since) >= longGone {
+		if since := c.outSince(e.Address); c.silentAt(e.Address) && !since.IsZero() && c.At.Sub(since) >= longGone {
 			n++
 			x.evidence = append(x.evidence, fmt.Sprintf("source %s: %s healthy; no proxy uses it for %s, and nobody answers there from here", c.source(), e.Address, span(c.At.Sub(since))))
 		}
@@ -109,6 +106,13 @@ func ghosts(c *Case) (*claim, string) {
 	}
 	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
 	return x, ""
+}
+
+// silentAt tells whether nobody answers at an address from here.
+func (c *Case) silentAt(address string) bool {
+	return slices.ContainsFunc(c.Probes, func(r probe.Result) bool {
+		return r.Endpoint == address && (r.Outcome == probe.Refused || r.Outcome == probe.TimedOut || r.Outcome == probe.Unreachable)
+	})
 }
 
 // outSince is since when every proxy that names an endpoint would not use it; zero where

@@ -12,7 +12,7 @@ var heldChecks = []caseCheck{{C5, []Code{C3, A1}, otherName}, {C7, nil, splitFle
 
 // otherName: a proxy asks for an assignment that is not this upstream's.
 func otherName(c *Case) (*claim, string) {
-	x := &claim{Certain, "", nil, "take eds_cluster_config out of envoy: wellspring get upstream " + c.Upstream}
+	x := &claim{Certain, "", nil, "take eds_cluster_config out of envoy: wellspring get upstream " + c.Upstream + "; or a cluster of that name out of their bootstrap"}
 	reach := &Reach{Of: len(c.Asked)}
 	asked := 0
 	for _, a := range c.Asked {
@@ -32,7 +32,7 @@ func otherName(c *Case) (*claim, string) {
 	case reach.Count == 0:
 		return nil, "it asks for what is served"
 	}
-	x.says = fmt.Sprintf("%s ask for the endpoints of another name", reach)
+	x.says = fmt.Sprintf("in %s: the endpoints of another name are asked for", reach)
 	return x, ""
 }
 
@@ -72,7 +72,7 @@ func splitFleet(c *Case) (*claim, string) {
 	case reach.Count == reach.Of:
 		return nil, "" // that is no split
 	}
-	x.says = fmt.Sprintf("%s hold other endpoints than are published", reach)
+	x.says = fmt.Sprintf("in %s: other endpoints are held than are published", reach)
 	x.evidence = x.evidence[:min(len(x.evidence), mostLines)]
 	if !c.fails() {
 		x.strength = Possible
@@ -82,7 +82,7 @@ func splitFleet(c *Case) (*claim, string) {
 
 // tooLarge: a client that is no Envoy takes messages up to a size.
 func tooLarge(c *Case) (*claim, string) {
-	x := &claim{Likely, "what it is to be sent is larger than it takes", nil, "split its group, or have it take more (grpc.max_receive_message_length)"}
+	x := &claim{Likely, "what it is to be sent is larger than it takes", nil, "split its group, so that its listeners reach less: wellspring get groups"}
 	for _, r := range c.Refused {
 		if slices.Contains(c.Groups, r.Proxy.Group) && r.Code == "ResourceExhausted" && strings.Contains(r.Why, "byte") {
 			x.evidence = append(x.evidence, fmt.Sprintf("proxy %s was refused %s: %s", r.Proxy.ID, c.ago(r.Time), r.Why))

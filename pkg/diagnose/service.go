@@ -190,7 +190,7 @@ func maintained(c *Case) (*claim, string) {
 }
 
 func drained(c *Case) (*claim, string) {
-	return c.outBy(func(e model.Endpoint) bool { return e.Health == model.Draining && !maintenance(e) }, "are drained", "see who drains them: wellspring health "+c.Upstream+"; wellspring enable ends an operator's")
+	return c.outBy(func(e model.Endpoint) bool { return e.Health == model.Draining && !maintenance(e) }, "are drained", "see who drains them: wellspring health "+c.Upstream+"; an operator's ends with wellspring drain --end")
 }
 
 // Flapping is so many turns of health in so long.

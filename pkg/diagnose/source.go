@@ -2,8 +2,10 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/wellspring-xds/wellspring/discovery"
+	"github.com/wellspring-xds/wellspring/pkg/model"
 )
 
 // sourceChecks are of what we can read of the registry.
@@ -102,8 +104,12 @@ func stuckWatch(c *Case) (*claim, string) {
 	if c.Unseen == 0 {
 		return nil, ""
 	}
+	strength := c.unread()
+	if c.fails() && slices.ContainsFunc(c.Endpoints, func(e model.Endpoint) bool { return e.Health == model.Healthy && c.silentAt(e.Address) }) {
+		strength = Likely // who is not there may have moved
+	}
 	return &claim{
-		c.unread(), "the registry answers, and has stopped telling what changes",
+		strength, "the registry answers, and has stopped telling what changes",
 		[]string{fmt.Sprintf("canary of source %s: written, and not read back for %s", c.source(), span(c.Unseen)), c.lasts()},
 		"see the registry's agent that this server asks: wellspring sources; another one may tell",
 	}, ""

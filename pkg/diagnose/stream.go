@@ -28,6 +28,9 @@ func nobodyConnected(c *Case) (*claim, string) {
 	for _, r := range c.Refused[:min(len(c.Refused), mostLines)] {
 		x.evidence = append(x.evidence, fmt.Sprintf("proxy %s was refused %s: %s", orName(r.Proxy.ID, "without a node id"), c.ago(r.Time), r.Why))
 	}
+	if large, _ := tooLarge(c); large != nil {
+		x.strength = Possible // that is why they are not
+	}
 	return x, ""
 }
 

@@ -91,7 +91,7 @@ func stale(c *Case) (*claim, string) {
 
 // OfCertificate warns of one that ends soon, or has ended; nil where it lasts.
 func OfCertificate(x model.Certificate, at time.Time) *Finding {
-	c := &claim{strength: Likely, next: "replace the file by a newer one: it is read again by itself; wellspring certificates"}
+	c := &claim{strength: Likely, next: "replace the file by a newer one: it is read again by itself; wellspring health lists all"}
 	switch x.State {
 	case model.CertificateExpiring:
 		c.says = fmt.Sprintf("%s ends in %s", x.File, days(x.NotAfter.Sub(at)))

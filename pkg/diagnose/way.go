@@ -67,7 +67,7 @@ func NoWay(ways []spec.Way, a spec.Asking, at time.Time) Explanation {
 // Sibling says that a request goes to an upstream in vain while another one that its rule
 // names, or could, is well.
 func (e Explanation) Sibling(well []string) Explanation {
-	if len(well) == 0 || !e.State.Worse(health.Hidden) {
+	if len(well) == 0 || !e.Fails {
 		return e
 	}
 	c := claim{Possible, "a part of its requests goes to an upstream in vain, while others of the same rule are well", []string{"health: " + list(well) + ": healthy"}, "move the weight to them until it is mended: to[].weight of the rule"}

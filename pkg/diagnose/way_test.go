@@ -44,6 +44,11 @@ func TestSibling(t *testing.T) {
 	if fine := (Explanation{State: health.Healthy}).Sibling([]string{"x"}); len(fine.Findings) != 0 {
 		t.Errorf("%+v", fine.Findings)
 	}
+	c = well()
+	c.failed("UF", 100)
+	if e := Explain(*c).Sibling([]string{"x"}); e.State.Worse(health.Degraded) || e.Findings[len(e.Findings)-1].Code != G4 {
+		t.Errorf("its endpoints are well, and requests fail: %s, %+v", e.State, e.Findings)
+	}
 	road := Road(spec.Way{Group: "edge", Listener: "web", Route: "shop", Rule: 1, To: []spec.Destination{{Upstream: "a", Weight: 9}, {Upstream: "b", Weight: 1}}})
 	if road != "group edge, listener web, Route/shop rules[1]: a (weight 9), b (weight 1)" {
 		t.Error(road)

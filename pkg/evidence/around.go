@@ -131,7 +131,7 @@ func together(events []model.Event, key model.ServiceKey) (out []string, words s
 	var at time.Time
 	for _, e := range slices.Backward(events) {
 		if fails(e) && e.Subject.Name == key.String() {
-			at, words = e.Time, saidFirst(e)
+			at, words = e.Time, outputOf(e)
 			break
 		}
 	}
@@ -139,7 +139,7 @@ func together(events []model.Event, key model.ServiceKey) (out []string, words s
 		return nil, ""
 	}
 	for _, e := range events {
-		if fails(e) && e.Subject.Name != key.String() && e.Time.Sub(at).Abs() <= sameMoment && saidFirst(e) == words && !slices.Contains(out, e.Subject.Name) {
+		if fails(e) && e.Subject.Name != key.String() && e.Time.Sub(at).Abs() <= sameMoment && outputOf(e) == words && !slices.Contains(out, e.Subject.Name) {
 			out = append(out, e.Subject.Name)
 		}
 	}
@@ -153,9 +153,13 @@ func fails(e model.Event) bool {
 	return e.Kind == model.EventEndpointHealth && e.To == string(model.Unhealthy)
 }
 
-// saidFirst is the first line of what a check says.
-func saidFirst(e model.Event) string {
+// outputOf is the first line of what a check says. Its name is before that, and has the
+// service's in it where nobody gave it another one.
+func outputOf(e model.Event) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(e.Reason), "\n")
+	if _, words, ok := strings.Cut(line, ": "); ok {
+		return words
+	}
 	return line
 }
 

@@ -125,9 +125,11 @@ func TestFoundAt(t *testing.T) {
 // nothing tell nothing.
 func TestTogether(t *testing.T) {
 	fail := func(second int, name, to, words string) model.Event {
-		return event(second, "a-1", model.EventEndpointHealth, "Service", name, func(e *model.Event) { e.To, e.Reason = to, words })
+		return event(second, "a-1", model.EventEndpointHealth, "Service", name, func(e *model.Event) {
+			e.To, e.Reason = to, "Service '"+name+"' check: "+words // as Consul names checks
+		})
 	}
-	const words = "db-main: connection refused"
+	const words = "database db-main: connection refused"
 	all := []model.Event{
 		fail(0, "consul/a", "unhealthy", words), fail(1, "consul/b", "unhealthy", words+"\nmore"), fail(2, "consul/b", "unhealthy", words), fail(3, web.String(), "unhealthy", words),
 		fail(4, "consul/c", "unhealthy", "disk full on sda1"), fail(5, "consul/d", "healthy", words), fail(40, "consul/e", "unhealthy", words),

@@ -48,7 +48,7 @@ func (w *world) leave(id string) {
 func (w *world) report(id string, lines ...string) {
 	metrics := map[string]fleet.Metric{
 		"members": fleet.Members, "healthy": fleet.Healthy, "requests": fleet.Requests, "none": fleet.NoneHealthy, "panicked": fleet.Panicked,
-		"overflow": fleet.PendingOverflow, "up": fleet.EndpointHealthy, "down": fleet.EndpointHealthy, "failed": fleet.EndpointConnectFailed,
+		"overflow": fleet.PendingOverflow, "atOnce": fleet.ActiveOverflow, "up": fleet.EndpointHealthy, "down": fleet.EndpointHealthy, "failed": fleet.EndpointConnectFailed,
 	}
 	var up uint64
 	for _, line := range lines {
@@ -226,6 +226,10 @@ func TestViews(t *testing.T) {
 	next("a members 2", "a healthy 1", "a 10.0.0.2:80 down", "a 10.0.0.2:80 up")
 	wants("a", "1/2 false false false 10.0.0.2:80 false true")
 	changed()
+	for range 2 {
+		next("a members 2", "a healthy 1", "a 10.0.0.2:80 down", "a 10.0.0.2:80 up", "a atOnce 1")
+	}
+	wants("a", "1/2 false false true 10.0.0.2:80 false true")
 }
 
 // Requests that meet nobody count as going on when two reports in a row say so, and as

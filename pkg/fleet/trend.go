@@ -89,7 +89,7 @@ func (f *Fleet) Lately(name string) (requests, failed uint64) {
 }
 
 // signs are counters of which each step may be the begin of an outage.
-var signs = []Metric{Timeouts, RetryOverflow, PendingOverflow, ConnectFailed, NoneHealthy, Panicked, EjectOverflow, ResolveFailed, LeaseRanOut}
+var signs = []Metric{Timeouts, RetryOverflow, PendingOverflow, ActiveOverflow, ConnectFailed, NoneHealthy, Panicked, EjectOverflow, ResolveFailed, LeaseRanOut}
 
 // Stirred tells whether something was counted of an upstream in this minute or the one
 // before that may be the begin of an outage.
@@ -134,7 +134,7 @@ func (s *span) shown(of time.Duration) Span {
 	out := Span{
 		From: time.Unix(s.from, 0).UTC(), For: of, Requests: n(Requests), Failed: s.failed, Errors: n(Errors), NoneHealthy: n(NoneHealthy),
 		Panicked: n(Panicked), ConnectFailed: n(ConnectFailed), Timeouts: n(Timeouts), Retries: n(Retries),
-		Overflow: n(PendingOverflow) + n(ConnOverflow) + n(RetryOverflow), ChecksFailed: n(CheckFailed), Unreachable: n(CheckUnreachable), EjectOverflow: n(EjectOverflow),
+		Overflow: n(PendingOverflow) + n(ActiveOverflow) + n(ConnOverflow) + n(RetryOverflow), ChecksFailed: n(CheckFailed), Unreachable: n(CheckUnreachable), EjectOverflow: n(EjectOverflow),
 		ResolveFailed: n(ResolveFailed) + n(ResolveEmpty), LeaseRanOut: n(LeaseRanOut), P50: quantile(s.bounds, s.latency, 0.5), P99: quantile(s.bounds, s.latency, 0.99),
 	}
 	if out.Requests == 0 {

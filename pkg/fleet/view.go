@@ -14,7 +14,7 @@ type view struct {
 	seen       uint32 // the round of the newest report that names it
 	gauges     [gauges]uint32
 	totals     [counters]uint64
-	moved      [3]uint32  // when Panicked, NoneHealthy and PendingOverflow last rose; see seconds
+	moved      [3]uint32  // when Panicked, NoneHealthy and an overflow of requests last rose; see seconds
 	next       int32      // of endpoints, that is probably named next
 	unserved   uint8      // reports, one after the other, in which requests met nobody
 	unmet      bool       // in the report that is being read
@@ -80,7 +80,7 @@ func (v *view) movedAt(m Metric) *uint32 {
 		return &v.moved[0]
 	case NoneHealthy:
 		return &v.moved[1]
-	case PendingOverflow: // a full pool of connections only has requests wait
+	case PendingOverflow, ActiveOverflow: // a full pool of connections only has requests wait
 		return &v.moved[2]
 	}
 	return nil

@@ -52,14 +52,34 @@ func few(d *spec.Document, u *spec.Upstream, n int) (out []spec.Fault) {
 	return out
 }
 
-// shadowed are the rules that no request reaches.
+// shadowed are the rules that no request reaches. Of those before each it looks only at
+// those that may cover it: a document may have some ten thousand.
 func shadowed(d *spec.Document, r *spec.Route) (out []spec.Fault) {
+	same, below := map[spec.PathMatch][]int{}, map[string][]int{} // rules before by their path, and by their prefix
 	for j := range r.Rules {
-		for i := range j {
-			if covers(&r.Rules[i].Match, &r.Rules[j].Match) {
-				out = append(out, d.Advise(spec.AdviceShadowed, fmt.Sprintf("spec.rules[%d].match", j), "rules[%d] takes every request that this one would", i))
-				break
+		m := &r.Rules[j].Match
+		least := j
+		look := func(rules []int) {
+			if k := slices.IndexFunc(rules, func(i int) bool { return covers(&r.Rules[i].Match, m) }); k >= 0 {
+				least = min(least, rules[k])
 			}
+		}
+		look(same[m.Path])
+		look(same[spec.PathMatch{}])
+		path := m.Path.Prefix + m.Path.Exact // one of them at most
+		for i := range len(path) {
+			if path[i] == '/' {
+				look(below[path[:i]])
+			}
+		}
+		look(below[strings.TrimSuffix(path, "/")]) // of a regex, or of any path: "/"
+		if least < j {
+			out = append(out, d.Advise(spec.AdviceShadowed, fmt.Sprintf("spec.rules[%d].match", j), "rules[%d] takes every request that this one would", least))
+		}
+		same[m.Path] = append(same[m.Path], j)
+		if m.Path.Prefix != "" {
+			at := strings.TrimSuffix(m.Path.Prefix, "/")
+			below[at] = append(below[at], j)
 		}
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,40 @@ func TestShadowed(t *testing.T) {
 			t.Errorf("%s before %s: %q", x.first, x.second, got)
 		}
 	}
+}
+
+// Of many rules the same is found as by holding each against each.
+func TestShadowedAmongMany(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	found := 0
+	for range 300 {
+		var text strings.Builder
+		for range 12 {
+			path := pick("prefix: ", "prefix: ", "exact: ", "regex: ") + pick("/", "/a", "/a/", "/a/b", "/a/b/", "/ab", "/a/b/c", "/b")
+			fmt.Fprintf(&text, "  - {match: {path: {%s}%s}, to: [{upstream: a}]}\n", path, pick("", "", ", methods: [GET]", ", headers: [{name: x, present: true}]"))
+		}
+		text.WriteString(pick("", "  - {to: [{upstream: a}]}\n"))
+		s, docs := parsed(t, route+text.String())
+		var want []string
+		rules := docs[slices.IndexFunc(docs, func(d *spec.Document) bool { return d.Kind == spec.KindRoute })].Body.(*spec.Route).Rules
+		for j := range rules {
+			if i := slices.IndexFunc(rules[:j], func(x spec.Rule) bool { return covers(&x.Match, &rules[j].Match) }); i >= 0 {
+				want = append(want, fmt.Sprintf("rules[%d].match: rules[%d]", j, i))
+			}
+		}
+		var got []string
+		for _, f := range Documents(s, docs) {
+			_, at, _ := strings.Cut(f.Field, "spec.")
+			by, _, _ := strings.Cut(f.Message, " ")
+			got = append(got, at+": "+by)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s\nfound %q, want %q", text.String(), got, want)
+		}
+		found += len(got)
+	}
+	t.Logf("%d shadowed rules", found)
 }
 
 // hops is an edge before sidecars: the edge's upstream is where their inbound listener is,

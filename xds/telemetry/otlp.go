@@ -21,7 +21,7 @@ var metrics = map[string]fleet.Metric{
 
 	"cluster.upstream_rq_completed": fleet.Requests, "cluster.upstream_cx_total": fleet.Connections, "cluster.upstream_rq_xx": fleet.Errors,
 	"cluster.upstream_rq_timeout": fleet.Timeouts, "cluster.upstream_rq_retry": fleet.Retries, "cluster.upstream_rq_retry_overflow": fleet.RetryOverflow,
-	"cluster.upstream_rq_pending_overflow": fleet.PendingOverflow, "cluster.upstream_cx_overflow": fleet.ConnOverflow,
+	"cluster.upstream_rq_pending_overflow": fleet.PendingOverflow, "cluster.upstream_rq_active_overflow": fleet.ActiveOverflow, "cluster.upstream_cx_overflow": fleet.ConnOverflow,
 	"cluster.upstream_cx_connect_fail": fleet.ConnectFailed, "cluster.upstream_cx_none_healthy": fleet.NoneHealthy,
 	"cluster.lb_healthy_panic": fleet.Panicked, "cluster.outlier_detection.ejections_overflow": fleet.EjectOverflow,
 	"cluster.health_check.failure": fleet.CheckFailed, "cluster.health_check.network_failure": fleet.CheckUnreachable,
