@@ -226,6 +226,12 @@ func TestCases(t *testing.T) {
 			c.failed("UF", 100)
 			c.probed(probe.Refused, "refused", false)
 		}, "B3 likely, E1 likely"},
+		{"it stopped, nobody answers from here, and nothing fails", func(c *Case) { c.Unseen = minute; c.probed(probe.Refused, "refused", false) }, "B3 possible"},
+		{"it stopped, and said before that they are ill", func(c *Case) {
+			c.Unseen = minute
+			c.unhealthy(model.Unhealthy, "web")
+			c.probed(probe.Refused, "refused", false)
+		}, "A2 likely, E1 likely, B3 possible"},
 		{"it stopped, and they are ill", func(c *Case) { c.Unseen = minute; c.out(0, 1); c.probed(probe.Unexpected, "404", true) }, "H1 likely, B3 possible"},
 		{"it stopped before anybody was known", func(c *Case) { c.unknownFor(""); c.Known.Failure = nil; c.Unseen = minute }, "B3 likely"},
 		{"another name is asked for", func(c *Case) { c.asks("elsewhere") }, "C5 certain"},

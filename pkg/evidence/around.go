@@ -23,9 +23,7 @@ func (g *Gatherer) around(c *diagnose.Case, recent []model.Event) {
 	if c.Health.State == health.Healthy {
 		return // nobody is out that others could have to do with
 	}
-	if key.Source != spec.SourceLocal {
-		c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
-	}
+	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
 	c.Together, c.TogetherBy = together(recent, key)
 }
 
@@ -93,8 +91,12 @@ func (g *Gatherer) tryLeft(ctx context.Context, u *spec.Upstream, name string, k
 	return slices.DeleteFunc(results, func(r probe.Result) bool { return r.Outcome == probe.NotTried })
 }
 
-// elsewhere are the other services of the catalog that have an address of this one.
+// elsewhere are the other services of the catalog that have an address of this one; what a
+// document declares is meant so.
 func elsewhere(sp *spec.Spec, entry func(model.ServiceKey) model.Known, key model.ServiceKey, endpoints []model.Endpoint) map[string][]string {
+	if key.Source == spec.SourceLocal {
+		return nil
+	}
 	mine := map[string]bool{}
 	for _, e := range endpoints {
 		mine[e.Address] = true

@@ -150,9 +150,13 @@ func TestElsewhere(t *testing.T) {
 	}
 	sp, _, _ := spec.New(1, docs)
 	of := map[string][]model.Endpoint{"web": {{Address: "10.0.0.1:80"}, {Address: "10.0.0.2:80"}}, "api": {{Address: "10.0.0.2:80"}, {Address: "10.0.0.3:80"}}}
-	got := elsewhere(sp, func(k model.ServiceKey) model.Known {
+	entry := func(k model.ServiceKey) model.Known {
 		return model.Known{Service: &model.Service{Endpoints: of[k.Name]}}
-	}, web, of["web"])
+	}
+	if got := elsewhere(sp, entry, model.ServiceKey{Source: spec.SourceLocal, Name: "own"}, of["web"]); len(got) != 0 {
+		t.Errorf("of a document: %v", got)
+	}
+	got := elsewhere(sp, entry, web, of["web"])
 	if len(got) != 1 || strings.Join(got["10.0.0.2:80"], " ") != "api" {
 		t.Errorf("%v", got)
 	}

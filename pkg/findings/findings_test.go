@@ -75,6 +75,9 @@ func TestBook(t *testing.T) {
 	if codes(ended) != "H3" || codes(b.open()) != "W1" || b.isOpen(upstream("api")) || !b.isOpen(web) {
 		t.Errorf("dropped %q, open %q", codes(ended), codes(b.open()))
 	}
+	if len(b.pages) != 1 {
+		t.Errorf("%d subjects are kept", len(b.pages))
+	}
 }
 
 // After a restart what was open is open since then, and is over where it is not found.
@@ -90,6 +93,11 @@ func TestRestore(t *testing.T) {
 	})
 	if open := b.open(); codes(open) != "H3" || open[0].Severity != Critical || open[0].Title == "" || open[0].Says != "says" || codes(b.ended) != "W1" {
 		t.Errorf("%+v, ended %+v", open, b.ended)
+	}
+	if ended := b.drop(func(_ model.Subject, looked time.Time) bool {
+		return !looked.Equal(now.Add(-29*time.Second)) && !looked.Equal(now.Add(-9*time.Second))
+	}, now); len(ended) != 0 {
+		t.Errorf("not looked at when it was told: %+v", ended)
 	}
 	begun, _ := b.take(upstream("web"), []TimedFinding{finding("H3", diagnose.Certain, Critical)}, now, now)
 	if len(begun) > 0 || !b.open()[0].Begun.Equal(now.Add(-60*time.Second)) {

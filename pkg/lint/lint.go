@@ -72,7 +72,7 @@ func shadowed(d *spec.Document, r *spec.Route) (out []spec.Fault) {
 				look(below[path[:i]])
 			}
 		}
-		look(below[strings.TrimSuffix(path, "/")]) // of a regex, or of any path: "/"
+		look(below[path]) // of a regex, or of any path: "/"
 		if least < j {
 			out = append(out, d.Advise(spec.AdviceShadowed, fmt.Sprintf("spec.rules[%d].match", j), "rules[%d] takes every request that this one would", least))
 		}
