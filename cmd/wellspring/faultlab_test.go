@@ -36,6 +36,7 @@ var (
 	labSeed = flag.Uint64("lab.seed", 0, "of the fault lab; 0 draws one")
 	labOnly = flag.String("lab.only", "", "regular expression: only faults whose names match")
 	labOver = flag.Bool("lab.over", false, "wait until the server says by itself that all is over: some minutes")
+	labLong = flag.Bool("lab.long", false, "make those faults too that take a quarter of an hour")
 	labJSON = flag.String("lab.json", "", "file for the last line of the fault lab")
 )
 
@@ -551,7 +552,7 @@ func TestRealFaultlab(t *testing.T) {
 	}
 	t.Logf("seed %d: run it again with -lab.seed %[1]d", seed)
 	all := slices.DeleteFunc(slices.Concat(faults, pairs, controls), func(f fault) bool {
-		return !regexp.MustCompile(*labOnly).MatchString(f.name) || f.long && !*labOver
+		return !regexp.MustCompile(*labOnly).MatchString(f.name) || f.long && !*labLong
 	})
 	l := newLab(t, rand.New(rand.NewPCG(seed, 7)), all)
 	l.answers("before")

@@ -36,7 +36,7 @@ type fault struct {
 	apart       func(n *netns) string // where its backends are, as a network of its own reaches them
 	moved       bool                  // the server's machine knows another address of moved.example
 	brief       bool                  // it lasts for seconds: it is asked about first, and the server need not keep it
-	long        bool                  // it takes a quarter of an hour: with -lab.over only
+	long        bool                  // it takes a quarter of an hour: with -lab.long only
 	places0     func(b *bed) []string
 	breaks      func(b *bed)
 	mends       func(b *bed)
