@@ -77,6 +77,15 @@ func TestAdviceNamesCommands(t *testing.T) {
 			})
 		}
 	}
+	page, err := os.ReadFile("../../docs/causes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`\bwellspring\s+([a-z]+)`).FindAllStringSubmatch(string(page), -1) {
+		if named++; !verbs[m[1]] {
+			t.Errorf("docs/causes.md advises wellspring %s", m[1])
+		}
+	}
 	if named < 40 {
 		t.Errorf("%d commands are advised", named)
 	}

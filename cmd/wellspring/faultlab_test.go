@@ -206,7 +206,8 @@ func (b *bed) look(patience time.Duration) {
 				b.lied = append(b.lied, is)
 			}
 		}
-		if b.codes != "" && b.right(e) || b.warned(e) || time.Since(b.broken) > patience {
+		took := time.Since(b.broken)
+		if b.codes+b.warns != "" && b.right(e) && (b.codes != "" || took > controlled) || took > patience {
 			return
 		}
 		time.Sleep(500 * time.Millisecond)
@@ -245,7 +246,7 @@ func (b *bed) findings() (out []findings.TimedFinding) {
 		b.lab.t.Fatal(err)
 	}
 	for _, f := range all.Items {
-		if strings.HasPrefix(f.Subject.Name, b.upstream) || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
+		if f.Subject.Name == b.upstream || f.Subject.Kind == "Certificate" && strings.HasPrefix(f.Subject.Name, b.upstream) || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
 			out = append(out, f)
 		}
 	}
@@ -488,7 +489,13 @@ func (l *lab) documents() string {
 
 // everywhere calls f for every bed, a few at once.
 func (l *lab) everywhere(f func(b *bed)) {
-	slots := make(chan struct{}, 8)
+	n := 2 // and all that cannot wait
+	for _, b := range l.beds {
+		if b.edge != "" || b.brief {
+			n++
+		}
+	}
+	slots := make(chan struct{}, max(8, n))
 	var wg sync.WaitGroup
 	for _, b := range l.beds {
 		slots <- struct{}{} // here: they begin in their order, and who hangs is asked about first
@@ -652,6 +659,9 @@ func (l *lab) keep() {
 	for _, most := range []int{1, 3} {
 		for _, b := range slices.SortedFunc(slices.Values(l.beds), func(a, b *bed) int { return strings.Compare(a.name, b.name) }) {
 			codes := strings.Fields(b.codes + " " + b.warns)
+			if len(b.lied) > 0 || !b.right(b.first) {
+				continue
+			}
 			for _, code := range codes {
 				if e := b.first; len(codes) <= most && !has[code] {
 					has[code] = true

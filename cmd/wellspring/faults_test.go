@@ -177,14 +177,14 @@ var faults = []fault{
 	inRegistry(fault{name: "registered under two names, and gone", codes: "H3 A7", also: "E1 P1 P2", spec: with(inConsul, "healthChecks: [{checks}]"), more: upstreamInConsul + "-old\nspec: " + inConsul, places0: func(b *bed) []string { b.sibling("old", 0, 1); return nil }, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }}),
 	inRegistry(fault{name: "what three services need fails", codes: "A2 H10", also: "P1 P2", more: upstreamInConsul + "-b\nspec: " + inConsul + "\n---\n" + upstreamInConsul + "-c\nspec: " + inConsul, places0: func(b *bed) []string { b.sibling("b", 0); b.sibling("c", 1); return nil }, breaks: func(b *bed) { b.shared(api.HealthCritical) }, mends: func(b *bed) { b.shared(api.HealthPassing) }}),
 	{name: "checks that fail for a moment", codes: "H11", also: "H1 P1 P2", spec: checked, breaks: func(b *bed) { b.goesOn(4*time.Second, func(i int) { b.health([]int{404, 0}[i%2]) }) }, mends: func(b *bed) { b.doing(); b.health(0) }},
-	{name: "a registry that does not answer yet", codes: "B6", also: "K1", brief: true, spec: local, breaks: func(b *bed) { b.lab.slow.turn(false, reads); b.apply(`{service: {source: slow}}`) }, mends: func(b *bed) { b.apply(b.spec); b.lab.slow.turn(false, nil) }},
-	inRegistry(fault{name: "they move, and the registry does not tell", codes: "E1 B3", also: "A7 B1", brief: true, spec: `{service: {source: stuck}}`, breaks: func(b *bed) { b.lab.stuck.turn(false, waits); b.move() }, mends: func(b *bed) { b.lab.stuck.turn(false, nil) }}),
+	{name: "a registry that does not answer yet", codes: "B6", also: "K1", brief: true, spec: local, breaks: func(b *bed) { b.lab.slow.turn(isMute); b.apply(`{service: {source: slow}}`) }, mends: func(b *bed) { b.apply(b.spec); b.lab.slow.turn(passesOn) }},
+	inRegistry(fault{name: "they move, and the registry does not tell", codes: "E1 B3", also: "A7", spec: `{service: {source: stuck}}`, breaks: func(b *bed) { b.lab.stuck.turn(isStuck); b.move() }, mends: func(b *bed) { b.lab.stuck.turn(passesOn) }}),
 	{name: "their proxy asks for another name", codes: "C5", also: "A1 C3 C4 C6 K4", edge: "own", spec: local, breaks: func(b *bed) { b.ownCluster("of-somebody-else") }, mends: func(b *bed) { b.ownCluster("") }},
 	{name: "one of two proxies is not told", codes: "E1 C7", also: "C6 K1", brief: true, edge: "split", hosts: 3, spec: `{endpoints: [{address: "{1}"}]}`, breaks: func(b *bed) {
-		b.lab.way.Lock()
+		b.lab.way.shut()
 		b.apply(`{endpoints: [{address: "{2}"}, {address: "{3}"}]}`)
 		b.backends[0].Kill()
-	}, mends: func(b *bed) { b.lab.way.Unlock(); b.revive(0); b.apply(b.spec) }},
+	}, mends: func(b *bed) { b.lab.way.open(); b.revive(0); b.apply(b.spec) }},
 	{name: "they move, and a name is asked for once an hour", codes: "E1 D3", moved: true, spec: `{dns: {hosts: ["moved.example:{port1}"], refresh: 1h}}`, breaks: (*bed).crash, mends: func(b *bed) { b.revive(0, 1) }},
 	{name: "another authority in the same file", codes: "E4 K3", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: "{name}.pem"}, sans: [x]}}`, places0: (*bed).ownAuthority, breaks: func(b *bed) { b.trust(b.lab.stranger) }, mends: func(b *bed) { b.trust(b.lab.authority) }},
 	inRegistry(fault{name: "one of two is critical", codes: "A2", warns: "W1", breaks: func(b *bed) { _ = b.agent().UpdateTTL(b.id(0), "it starts", api.HealthCritical) }, mends: func(b *bed) { b.ttl(api.HealthPassing) }}),
@@ -251,8 +251,8 @@ var controls = []fault{
 		b.backends = b.backends[:1]
 		b.drain("drain", "--reason", "new disk")
 	}, mends: func(b *bed) { b.drain("drain", "--end") }},
-	inRegistry(fault{name: "their registry is away", warns: "W4", spec: `{service: {source: third}}`, breaks: func(b *bed) { b.lab.third.turn(true, nil); b.lab.third.CloseClientConnections() }, mends: func(b *bed) { b.lab.third.turn(false, nil) }}),
-	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon},
+	inRegistry(fault{name: "their registry is away", warns: "W4", spec: `{service: {source: third}}`, breaks: func(b *bed) { b.lab.third.turn(isAway); b.lab.third.CloseClientConnections() }, mends: func(b *bed) { b.lab.third.turn(passesOn) }}),
+	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon, breaks: func(b *bed) { b.endsSoon() }},
 	{name: "answers that take long, and in time", spec: local, rule: ", timeout: 2s", breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(300 * time.Millisecond) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
 }
 

@@ -179,10 +179,11 @@ func (s *server) ways(ctx context.Context, sp *spec.Spec, proxy string, a spec.A
 	return sp.Ways(group, a), nil
 }
 
-// worstOf picks the upstream that does worst, and says which others of its rule are well;
-// "" where there is none.
+// worstOf picks the upstream that does worst, among equals one whose requests fail, and says
+// which others of its rule are well; "" where there is none.
 func (s *server) worstOf(ways []spec.Way) (worst string, well []string) {
 	var state health.State
+	fails := false
 	for _, w := range ways {
 		var fine []string
 		here := false
@@ -191,8 +192,9 @@ func (s *server) worstOf(ways []spec.Way) (worst string, well []string) {
 				continue
 			}
 			h, _ := s.Health.HealthBy(to.Upstream, s.Seen.Views(to.Upstream, false))
-			if worst == "" || h.State.Worse(state) {
-				worst, state, here = to.Upstream, h.State, true
+			failing := h.Seen != nil && h.Seen.Failing()
+			if worst == "" || h.State.Worse(state) || h.State == state && failing && !fails {
+				worst, state, fails, here = to.Upstream, h.State, failing, true
 			}
 			if h.State == health.Healthy {
 				fine = append(fine, to.Upstream)

@@ -226,6 +226,11 @@ func TestCases(t *testing.T) {
 			c.failed("UF", 100)
 			c.probed(probe.Refused, "refused", false)
 		}, "B3 likely, E1 likely"},
+		{"it stopped, nobody answers from here, and requests meet a limit", func(c *Case) {
+			c.Unseen = minute
+			c.failed("UO", 100)
+			c.probed(probe.Refused, "refused", true)
+		}, "F1 likely, B3 possible"},
 		{"it stopped, nobody answers from here, and nothing fails", func(c *Case) { c.Unseen = minute; c.probed(probe.Refused, "refused", false) }, "B3 possible"},
 		{"it stopped, and said before that they are ill", func(c *Case) {
 			c.Unseen = minute
@@ -251,6 +256,11 @@ func TestCases(t *testing.T) {
 			c.Streams, c.Asked, c.Views = nil, nil, nil
 			c.Refused = []model.RefusedStream{{Proxy: model.Proxy{ID: "g", Group: "edge"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes", Time: c.At}}
 		}, "C8 likely, C1 possible"},
+		{"too large for one, and others left", func(c *Case) {
+			c.Streams, c.Asked, c.Views = nil, nil, nil
+			c.Members = []fleet.Member{{Proxy: model.Proxy{ID: "edge-9"}, Gone: c.At.Add(-time.Minute)}}
+			c.Refused = []model.RefusedStream{{Proxy: model.Proxy{ID: "g", Group: "edge"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes", Time: c.At}}
+		}, "C1 likely, C8 likely"},
 		{"too large for another group's", func(c *Case) {
 			c.Refused = []model.RefusedStream{{Time: now, Proxy: model.Proxy{ID: "grpc-1", Group: "other"}, Code: "ResourceExhausted", Why: "a response of 5000000 bytes"}}
 		}, ""},

@@ -309,6 +309,11 @@ func TestRare(t *testing.T) {
 			t.Errorf("%+v: %q", x, got)
 		}
 	}
+	names.Before = nil
+	names.Stats["cluster.c.update_failure"], names.Stats["cluster.c.update_success"] = 2, 20
+	if got := first(names); got != "D2 likely" {
+		t.Errorf("looked at once, names were answered and not: %s", got)
+	}
 	for name, prefix := range map[string]string{"10.0.0.1:80": "10.0.0.1_80", "http://a:80/x": "http_a_80/x", "q::z": "q__z", "dots.": "dots", "outbound|80||a.b.c": "outbound|80||a.b.c"} {
 		if got := (&cluster{name: name}).prefix(); got != "cluster."+prefix+"." {
 			t.Errorf("the stats of %s are below %s", name, got)

@@ -22,9 +22,10 @@ const mostly = 10
 // where the other is none, or noise of now: what was counted before may be of a cluster of
 // this name that was another one.
 func (c *cluster) resolution() (answered, failed uint64, strength Strength) {
-	answered, failed = c.growth("update_success").n, c.growth("update_failure").n
+	fine := c.growth("update_success")
+	answered, failed = fine.n, c.growth("update_failure").n
 	fewer, more := min(answered, failed), max(answered, failed)
-	if more == 0 {
+	if more == 0 || !fine.now {
 		answered, failed = c.stat("update_success"), c.stat("update_failure")
 		fewer, more = min(answered, failed), 0
 	}

@@ -99,13 +99,20 @@ func badRecords(c *Case) (*claim, string) {
 	return x, ""
 }
 
+// cannotConnect tells whether proxies, or their checks, do not reach endpoints.
+func (c *Case) cannotConnect() bool {
+	n, _ := c.counted("UF")
+	_, checked := c.shown[H3]
+	return n > 0 || checked
+}
+
 // stuckWatch: the registry took the newest canary, and what is watched does not show it.
 func stuckWatch(c *Case) (*claim, string) {
 	if c.Unseen == 0 {
 		return nil, ""
 	}
 	strength := c.unread()
-	if c.fails() && slices.ContainsFunc(c.Endpoints, func(e model.Endpoint) bool { return e.Health == model.Healthy && c.silentAt(e.Address) }) {
+	if c.cannotConnect() && slices.ContainsFunc(c.Endpoints, func(e model.Endpoint) bool { return e.Health == model.Healthy && c.silentAt(e.Address) }) {
 		strength = Likely // who is not there may have moved
 	}
 	return &claim{

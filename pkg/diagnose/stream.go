@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wellspring-xds/wellspring/pkg/fleet"
 	"github.com/wellspring-xds/wellspring/pkg/model"
 	"github.com/wellspring-xds/wellspring/pkg/probe"
 )
@@ -28,7 +29,10 @@ func nobodyConnected(c *Case) (*claim, string) {
 	for _, r := range c.Refused[:min(len(c.Refused), mostLines)] {
 		x.evidence = append(x.evidence, fmt.Sprintf("proxy %s was refused %s: %s", orName(r.Proxy.ID, "without a node id"), c.ago(r.Time), r.Why))
 	}
-	if large, _ := tooLarge(c); large != nil {
+	refused := func(id string) bool {
+		return slices.ContainsFunc(c.Refused, func(r model.RefusedStream) bool { return r.Proxy.ID == id })
+	}
+	if large, _ := tooLarge(c); large != nil && !slices.ContainsFunc(c.Members, func(m fleet.Member) bool { return !m.Gone.IsZero() && !refused(m.ID) }) {
 		x.strength = Possible // that is why they are not
 	}
 	return x, ""

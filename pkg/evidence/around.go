@@ -16,7 +16,7 @@ import (
 )
 
 // around adds what others have to do with it.
-func (g *Gatherer) around(c *diagnose.Case, recent []model.Event) {
+func (g *Gatherer) around(c *diagnose.Case) {
 	key := c.Health.Service
 	c.Unseen = g.unseen(key)
 	c.Minutes, _ = g.Seen.Trend(c.Upstream)
@@ -24,7 +24,7 @@ func (g *Gatherer) around(c *diagnose.Case, recent []model.Event) {
 		return // nobody is out that others could have to do with
 	}
 	c.Elsewhere = elsewhere(g.Publisher.Spec(), g.Catalog.Entry, key, c.Endpoints)
-	c.Together, c.TogetherBy = together(recent, key)
+	c.Together, c.TogetherBy = together(g.Events.Last(maxEvents), key)
 }
 
 // mostNames of an upstream are resolved, each within resolveIn.

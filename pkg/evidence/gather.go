@@ -162,7 +162,7 @@ func (g *Gatherer) ask(ctx context.Context, how *asking, name, proxy string) (c 
 	if err := g.remember(ctx, &c, name, proxy); err != nil {
 		return c, err
 	}
-	g.around(&c, recent)
+	g.around(&c)
 	c.NotAsked = slices.Concat(notAsked[:]...)
 	if proxy != "" {
 		c.NotAsked = append(c.NotAsked, "how its requests failed: that is counted for all proxies together")
@@ -177,9 +177,8 @@ func (g *Gatherer) Remember(ctx context.Context, name string) (c diagnose.Case, 
 	if err := g.remember(ctx, &c, name, ""); err != nil {
 		return c, err
 	}
-	recent := g.Events.Last(maxEvents)
-	g.around(&c, recent)
-	c.Events = about(recent, c.Health.Service, name)
+	g.around(&c)
+	c.Events = about(g.Events.Last(maxEvents), c.Health.Service, name)
 	c.NotAsked = []string{"proxies, and endpoints themselves: this is by what is known without asking"}
 	g.before(&c, "")
 	return c, nil

@@ -27,7 +27,7 @@ const (
 	Retries                          // attempts after the first
 	RetryOverflow                    // retries not made: over the budget
 	PendingOverflow                  // requests refused: over the limit of waiting ones
-	ActiveOverflow                   // requests refused: over the limit of those at once (Envoy 1.38 and later)
+	ActiveOverflow                   // requests refused: over the limit of those at once; Envoy 1.38 and later, before it the one above
 	ConnOverflow                     // over the limit of connections
 	ConnectFailed                    // connections that could not be opened
 	NoneHealthy                      // requests for which there was no endpoint: 503 UH

@@ -10,6 +10,7 @@
 package lint
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -52,35 +53,51 @@ func few(d *spec.Document, u *spec.Upstream, n int) (out []spec.Fault) {
 	return out
 }
 
+// place is where rules are looked for that may cover another one: by their path, of a
+// prefix with a slash at its end, and by their first header.
+type place struct {
+	path   spec.PathMatch
+	header string
+}
+
 // shadowed are the rules that no request reaches. Of those before each it looks only at
 // those that may cover it: a document may have some ten thousand.
 func shadowed(d *spec.Document, r *spec.Route) (out []spec.Fault) {
-	same, below := map[spec.PathMatch][]int{}, map[string][]int{} // rules before by their path, and by their prefix
+	before := map[place][]int{}
 	for j := range r.Rules {
 		m := &r.Rules[j].Match
+		headers := []string{""}
+		for _, h := range m.Headers {
+			text, _ := json.Marshal(h) // texts and flags: it cannot fail
+			headers = append(headers, string(text))
+		}
 		least := j
-		look := func(rules []int) {
-			if k := slices.IndexFunc(rules, func(i int) bool { return covers(&r.Rules[i].Match, m) }); k >= 0 {
-				least = min(least, rules[k])
+		look := func(path spec.PathMatch) {
+			for _, h := range headers {
+				rules := before[place{path, h}]
+				if k := slices.IndexFunc(rules, func(i int) bool { return covers(&r.Rules[i].Match, m) }); k >= 0 {
+					least = min(least, rules[k])
+				}
 			}
 		}
-		look(same[m.Path])
-		look(same[spec.PathMatch{}])
-		path := m.Path.Prefix + m.Path.Exact // one of them at most
+		path, mine := m.Path.Prefix+m.Path.Exact, m.Path // one of both at most
 		for i := range len(path) {
 			if path[i] == '/' {
-				look(below[path[:i]])
+				look(spec.PathMatch{Prefix: path[:i+1]})
 			}
 		}
-		look(below[path]) // of a regex, or of any path: "/"
+		look(spec.PathMatch{Prefix: path + "/"}) // of a regex, or of any path: "/"
+		look(spec.PathMatch{})
+		if mine.Prefix != "" {
+			mine.Prefix = strings.TrimSuffix(mine.Prefix, "/") + "/"
+		} else if mine != (spec.PathMatch{}) {
+			look(mine)
+		}
 		if least < j {
 			out = append(out, d.Advise(spec.AdviceShadowed, fmt.Sprintf("spec.rules[%d].match", j), "rules[%d] takes every request that this one would", least))
 		}
-		same[m.Path] = append(same[m.Path], j)
-		if m.Path.Prefix != "" {
-			at := strings.TrimSuffix(m.Path.Prefix, "/")
-			below[at] = append(below[at], j)
-		}
+		at := place{mine, headers[min(1, len(headers)-1)]}
+		before[at] = append(before[at], j)
 	}
 	return out
 }

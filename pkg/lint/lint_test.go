@@ -87,7 +87,7 @@ func TestShadowedAmongMany(t *testing.T) {
 		var text strings.Builder
 		for range 12 {
 			path := pick("prefix: ", "prefix: ", "exact: ", "regex: ") + pick("/", "/a", "/a/", "/a/b", "/a/b/", "/ab", "/a/b/c", "/b")
-			fmt.Fprintf(&text, "  - {match: {path: {%s}%s}, to: [{upstream: a}]}\n", path, pick("", "", ", methods: [GET]", ", headers: [{name: x, present: true}]"))
+			fmt.Fprintf(&text, "  - {match: {path: {%s}%s}, to: [{upstream: a}]}\n", path, pick("", "", ", methods: [GET]", ", headers: [{name: x, present: true}]", ", headers: [{name: y, exact: a}, {name: x, present: true}]", ", headers: [{name: y, exact: b}]"))
 		}
 		text.WriteString(pick("", "  - {to: [{upstream: a}]}\n"))
 		s, docs := parsed(t, route+text.String())
