@@ -99,7 +99,7 @@ demo-consul: tools build ## the same with services registered in a real Consul
 faultlab: tools build ## make the causes of docs/causes.md happen, ask explain (SEED=N LONG=1)
 	@sums=$$(mktemp) && trap 'rm -f $$sums' EXIT && \
 		REQUIRE_REAL=1 $(GO) test -tags $(TAGS) -count=1 -timeout 40m -run '^TestRealFaultlab$$' -v ./cmd/wellspring -lab.over $(if $(LONG),-lab.long) -lab.seed $(or $(SEED),0) -lab.json $$sums | \
-			sed -nE 's/^ +faultlab_test.go:[0-9]+: (seed|CODE|[A-Z][0-9]+| {8}|.*: certain, and false|.*, (before|after)[,:]|.*is answered with)/\1/p; /^(---|FAIL|ok)/p'; \
+			sed -nE 's/^ +(faultlab|bed)_test.go:[0-9]+: (seed|CODE|[A-Z][0-9]+| {8}|.*: certain, and false|.*, (before|after)[,:]|.*is answered with|.*the server did not find)/\2/p; /^(---|FAIL|ok)/p'; \
 		status=$${PIPESTATUS[0]}; cat $$sums; exit $$status
 
 .PHONY: docs

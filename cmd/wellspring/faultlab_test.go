@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,16 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	bootstrap "github.com/wellspring-xds/wellspring/envoy-bootstrap"
-	"github.com/wellspring-xds/wellspring/examples/backend"
-	"github.com/wellspring-xds/wellspring/pkg/admin"
 	"github.com/wellspring-xds/wellspring/pkg/certtest"
 	"github.com/wellspring-xds/wellspring/pkg/consultest"
 	"github.com/wellspring-xds/wellspring/pkg/diagnose"
 	"github.com/wellspring-xds/wellspring/pkg/envoytest"
-	"github.com/wellspring-xds/wellspring/pkg/findings"
 	"github.com/wellspring-xds/wellspring/pkg/freeport"
 	"github.com/wellspring-xds/wellspring/pkg/proc"
 )
@@ -66,119 +60,6 @@ type edge struct {
 	config        envoytest.Config
 }
 
-// bed is one upstream of the lab, with what is behind it.
-type bed struct {
-	*fault
-	lab      *lab
-	upstream string
-	backends []*backend.Backend
-	places   *strings.Replacer
-	doing    context.CancelFunc // what goes on while it is broken
-
-	broken time.Time
-	first  diagnose.Explanation // the answer that was right, or the last
-	after  time.Duration        // from the fault to it
-	slow   time.Duration        // the slowest answer
-	wrong  string               // of a control: what was found
-	lied   []string             // certain, and false
-}
-
-func (b *bed) place(text string) string { return b.places.Replace(text) }
-
-// apply sets the upstream's document.
-func (b *bed) apply(spec string) {
-	b.lab.control.apply("kind: Upstream\nname: " + b.upstream + "\nspec: " + b.place(spec) + "\n")
-}
-
-// start brings its backends, their registration and its document.
-func (b *bed) start() {
-	t := b.lab.t
-	places := []string{"{name}", b.upstream, "{closed-port}", portOf(closed(t)), "{checks}", labCheck}
-	n := max(2, b.hosts)
-	for i := range n {
-		host := "127.0.0.1"
-		if b.apart != nil {
-			host = b.apart(b.lab.apart)
-		}
-		x, err := backend.Start(fmt.Sprintf("%s-%d", b.upstream, i+1), net.JoinHostPort(host, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.backends = append(b.backends, x)
-		t.Cleanup(x.Kill)
-		places = append(places, fmt.Sprintf("{%d}", i+1), x.Addr, fmt.Sprintf("{port%d}", i+1), portOf(x.Addr))
-	}
-	if b.places0 != nil {
-		places = append(places, b.places0(b)...)
-	}
-	b.places = strings.NewReplacer(places...)
-	if b.registered {
-		for i := range b.backends {
-			b.register(i, nil)
-		}
-	}
-}
-
-// register brings a backend into Consul, with a TTL check that passes.
-func (b *bed) register(i int, change func(*api.AgentServiceRegistration)) {
-	host, port, _ := strings.Cut(b.backends[i].Addr, ":")
-	n := 0
-	_, _ = fmt.Sscan(port, &n)
-	r := &api.AgentServiceRegistration{
-		ID: b.id(i), Name: b.upstream, Address: host, Port: n, Check: &api.AgentServiceCheck{CheckID: b.id(i), TTL: "1h", Status: api.HealthPassing},
-	}
-	if change != nil {
-		change(r)
-	}
-	if err := b.lab.consul.Client.Agent().ServiceRegister(r); err != nil {
-		b.lab.t.Fatal(err)
-	}
-}
-
-func (b *bed) id(i int) string { return fmt.Sprintf("%s-%d", b.upstream, i) }
-
-// eachInstance does something to every registered one.
-func (b *bed) eachInstance(f func(id string) error) {
-	for i := range b.backends {
-		if err := f(b.id(i)); err != nil {
-			b.lab.t.Errorf("%s: %v", b.name, err)
-		}
-	}
-}
-
-// crash kills the backends, and revive starts them on the same ports.
-func (b *bed) crash() {
-	for _, x := range b.backends {
-		x.Kill()
-	}
-}
-
-func (b *bed) revive(which ...int) {
-	for _, i := range which {
-		x := b.backends[i]
-		deadline := time.Now().Add(time.Minute)
-		again, err := backend.Start(x.Name, x.Addr)
-		for ; err != nil && time.Now().Before(deadline); again, err = backend.Start(x.Name, x.Addr) {
-			time.Sleep(50 * time.Millisecond) // somebody's connection has its port
-		}
-		if err != nil {
-			b.lab.t.Fatalf("%s: %v", b.name, err)
-		}
-		b.lab.t.Cleanup(again.Kill)
-		b.backends[i] = again
-	}
-}
-
-// explain asks, and keeps how long that took.
-func (b *bed) explain() (e diagnose.Explanation) {
-	start := time.Now()
-	if err := b.lab.control.client().Get(b.lab.t.Context(), "/v1/explain", url.Values{"upstream": {b.upstream}}, &e); err != nil {
-		b.lab.t.Fatal(err)
-	}
-	b.slow = max(b.slow, time.Since(start))
-	return e
-}
-
 // says sums up an answer in a line.
 func labLine(e diagnose.Explanation) string {
 	var all []string
@@ -186,143 +67,6 @@ func labLine(e diagnose.Explanation) string {
 		all = append(all, fmt.Sprintf("%s %s", f.Code, f.Strength))
 	}
 	return strings.Join(all, ", ")
-}
-
-// look asks until the first finding is the right one, or time is up; what is certain and
-// false is held against every answer.
-func (b *bed) look(patience time.Duration) {
-	if b.codes+b.warns == "" {
-		patience = controlled
-	}
-	for {
-		e := b.explain()
-		b.first, b.after = e, time.Since(b.broken)
-		if b.codes == "" && e.Found() {
-			b.wrong = labLine(e)
-		}
-		for _, f := range e.Findings {
-			is := fmt.Sprintf("%s (%s)", f.Code, f.Says)
-			if (f.Strength == diagnose.Certain || f.Code == diagnose.K1 && f.Strength == diagnose.Likely) && !b.holds(f.Code) && !slices.Contains(b.lied, is) {
-				b.lied = append(b.lied, is)
-			}
-		}
-		took := time.Since(b.broken)
-		if b.codes+b.warns != "" && b.right(e) && (b.codes != "" || took > controlled) || took > patience {
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
-// warned tells whether the warning that must be told is, here or by the server itself.
-func (b *bed) warned(e diagnose.Explanation) bool {
-	return b.warns != "" && (slices.ContainsFunc(e.Warnings, func(f diagnose.Finding) bool { return string(f.Code) == b.warns }) ||
-		slices.ContainsFunc(b.findings(), func(f findings.TimedFinding) bool { return string(f.Code) == b.warns }))
-}
-
-// well fails unless nothing is found before anything is broken. It looks again for a
-// while: on a busy machine a check of a good endpoint fails for once, and that is said.
-func (b *bed) well() {
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		e := b.explain()
-		if !e.Found() {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.lab.t.Errorf("%s, before: %s: %s", b.name, e.Says, labLine(e))
-			return
-		}
-		b.lab.t.Logf("%s, before, looked at again: %s: %s", b.name, e.Says, labLine(e))
-		time.Sleep(time.Second)
-	}
-}
-
-// findings are those that the server keeps by itself, of it, of its certificates and of a
-// proxy that leads to it alone.
-func (b *bed) findings() (out []findings.TimedFinding) {
-	var all admin.Findings
-	if err := b.lab.control.client().Get(b.lab.t.Context(), "/v1/findings", url.Values{"ended": {"true"}}, &all); err != nil {
-		b.lab.t.Fatal(err)
-	}
-	for _, f := range all.Items {
-		if f.Subject.Name == b.upstream || f.Subject.Kind == "Certificate" && strings.HasPrefix(f.Subject.Name, b.upstream) || b.edge != "" && f.Subject.Name == "edge-"+b.edge {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-// stands fails unless the server found by itself what was done; and nothing critical where
-// nothing was.
-func (b *bed) stands() {
-	if b.brief {
-		return
-	}
-	deadline := time.Now().Add(time.Minute)
-	for {
-		var lacks, has []string
-		lacks = append(lacks, strings.Fields(b.codes+" "+b.warns)...)
-		for _, f := range b.findings() { // a proxy that hangs is gone by now, and what was found of it over
-			lacks = slices.DeleteFunc(lacks, func(code string) bool { return code == string(f.Code) })
-			if has = append(has, string(f.Code)); b.codes == "" && f.Severity == findings.Critical {
-				b.lab.t.Errorf("%s: the server found %s: %s", b.name, f.Code, f.Says)
-			}
-		}
-		switch {
-		case len(lacks) == 0:
-			b.lab.t.Logf("%s: found by itself after %.1fs", b.name, time.Since(b.broken).Seconds())
-			return
-		case time.Now().After(deadline):
-			b.lab.t.Errorf("%s: the server did not find %v by itself, but %v", b.name, lacks, has)
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
-// over fails unless nothing critical goes on after it is mended.
-func (b *bed) over() {
-	deadline := time.Now().Add(5 * time.Minute) // requests that failed are of now for two
-	for {
-		all := slices.DeleteFunc(b.findings(), func(f findings.TimedFinding) bool { return f.Severity != findings.Critical || !f.Open() })
-		if len(all) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.lab.t.Errorf("%s: mended, and %s goes on: %s", b.name, all[0].Code, all[0].Says)
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
-// holds tells whether a code is true of what was done to it.
-func (b *bed) holds(code diagnose.Code) bool {
-	return slices.Contains(strings.Fields(b.codes+" "+b.also), string(code))
-}
-
-// right tells whether the first finding is one of what was done, and all of that is found;
-// where nothing was done, whether nothing is above possible.
-func (b *bed) right(e diagnose.Explanation) bool {
-	want := strings.Fields(b.codes)
-	if len(want) == 0 {
-		return b.wrong == "" && (b.warns == "" || b.warned(e))
-	}
-	if !e.Found() || !slices.Contains(want, string(e.Findings[0].Code)) {
-		return false
-	}
-	if b.warns != "" && !b.warned(e) {
-		return false
-	}
-	for _, code := range want {
-		if !slices.ContainsFunc(e.Findings, func(f diagnose.Finding) bool {
-			return string(f.Code) == code && f.Strength >= diagnose.Likely
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 // closed is an address where nobody listens.
@@ -450,17 +194,6 @@ func (e *edge) start(t *testing.T) {
 	if err := e.envoy.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// through are the edges that lead to a bed: those of zones a and b, or one of its own.
-func (b *bed) through() (out []*edge) {
-	for i := range b.lab.edges {
-		e := &b.lab.edges[i]
-		if side(e.zone) == b.edge || b.edge == "" && len(e.zone) == 1 {
-			out = append(out, e)
-		}
-	}
-	return out
 }
 
 // documents of all upstreams, the routes to them, and a listener for each zone.

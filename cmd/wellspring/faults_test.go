@@ -1,24 +1,11 @@
 package main_test
 
 import (
-	"context"
-	"log/slog"
-	"net"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/hashicorp/consul/api"
-
-	"github.com/wellspring-xds/wellspring/examples/backend"
-	"github.com/wellspring-xds/wellspring/pkg/certtest"
 )
 
 // fault is one thing that is made to fail.
@@ -28,7 +15,7 @@ type fault struct {
 	codes, also string
 	spec, rule  string                // the document while all is well; {1} {2} are its backends
 	more        string                // documents besides
-	warns       string                // a warning that must be told, and nothing else
+	warns       string                // a warning that must be told
 	hosts       int                   // backends; default 2
 	parallel    int                   // requests at once through each edge
 	edge        string                // a zone of its own that leads to it; "" are a and b
@@ -55,7 +42,7 @@ func revised(name, codes, also, before, after string) fault {
 	return fault{name: name, codes: codes, also: also + " K1", spec: before, breaks: func(b *bed) { b.apply(after) }, mends: func(b *bed) { b.apply(b.spec) }}
 }
 
-// noDocument is what a document has besides, in the place of its last brace.
+// with is a document that has more, in the place of its last brace.
 func with(spec, more string) string { return strings.TrimSuffix(spec, "}") + ", " + more + "}" }
 
 func inRegistry(f fault) fault {
@@ -65,37 +52,6 @@ func inRegistry(f fault) fault {
 	}
 	return f
 }
-
-func (b *bed) ttl(status string) {
-	b.eachInstance(func(id string) error { return b.agent().UpdateTTL(id, "disk full", status) })
-}
-
-func (b *bed) each(f func(i int)) {
-	for i := range b.backends {
-		f(i)
-	}
-}
-
-// goesOn does something again and again until it is mended.
-func (b *bed) goesOn(every time.Duration, f func(i int)) {
-	ctx, cancel := context.WithCancel(b.lab.t.Context())
-	done := make(chan struct{})
-	b.doing = func() { cancel(); <-done }
-	go func() {
-		defer close(done)
-		for i := 0; ; i++ {
-			f(i)
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(every):
-			}
-		}
-	}()
-}
-
-func (b *bed) status(n int) { b.each(func(i int) { b.backends[i].SetStatus(n) }) }
-func (b *bed) health(n int) { b.each(func(i int) { b.backends[i].SetHealth(n) }) }
 
 // faults are the causes that one machine can make happen.
 var faults = []fault{
@@ -254,167 +210,4 @@ var controls = []fault{
 	inRegistry(fault{name: "their registry is away", warns: "W4", spec: `{service: {source: third}}`, breaks: func(b *bed) { b.lab.third.turn(isAway); b.lab.third.CloseClientConnections() }, mends: func(b *bed) { b.lab.third.turn(passesOn) }}),
 	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon, breaks: func(b *bed) { b.endsSoon() }},
 	{name: "answers that take long, and in time", spec: local, rule: ", timeout: 2s", breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(300 * time.Millisecond) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
-}
-
-func (b *bed) agent() *api.Agent { return b.lab.consul.Client.Agent() }
-
-// onFarNode registers its backends at the agent of another node.
-func (b *bed) onFarNode() []string {
-	for i, x := range b.backends {
-		host, port, _ := net.SplitHostPort(x.Addr)
-		n, _ := net.LookupPort("tcp", port)
-		r := &api.AgentServiceRegistration{ID: b.id(i), Name: b.upstream, Address: host, Port: n}
-		if err := b.lab.far.Client.Agent().ServiceRegister(r); err != nil {
-			b.lab.t.Fatal(err)
-		}
-	}
-	return nil
-}
-
-// sibling registers some of its backends as another service too.
-func (b *bed) sibling(name string, which ...int) {
-	for _, i := range which {
-		b.register(i, func(r *api.AgentServiceRegistration) {
-			r.Name, r.ID = r.Name+"-"+name, r.ID+"-"+name
-			r.Check.CheckID = r.ID
-		})
-	}
-}
-
-// shared has the checks of it and its siblings b and c say the same.
-func (b *bed) shared(status string) {
-	for _, id := range []string{b.id(0), b.id(1), b.id(0) + "-b", b.id(1) + "-c"} {
-		if err := b.agent().UpdateTTL(id, "the database shop-db does not answer", status); err != nil {
-			b.lab.t.Error(err)
-		}
-	}
-}
-
-// move starts its backends at other addresses, and registers them there.
-func (b *bed) move() {
-	for i, x := range b.backends {
-		y, err := backend.Start(x.Name, "127.0.0.1:0")
-		if err != nil {
-			b.lab.t.Fatal(err)
-		}
-		b.lab.t.Cleanup(y.Kill)
-		b.backends[i] = y
-		b.register(i, nil)
-		x.Kill()
-	}
-}
-
-// ownCluster starts the Envoy that leads to it with a cluster of its name, that asks for
-// other endpoints; without where there is no name.
-func (b *bed) ownCluster(asks string) {
-	e := b.through()[0]
-	e.envoy.Kill()
-	e.config.Change = func(boot *bootstrapv3.Bootstrap) {
-		b.lab.names.resolve(boot)
-		if asks != "" {
-			boot.StaticResources.Clusters = append(boot.StaticResources.Clusters, &clusterv3.Cluster{
-				Name: b.upstream, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-				EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{ServiceName: asks, EdsConfig: &corev3.ConfigSource{
-					ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{},
-				}},
-			})
-		}
-	}
-	e.run(b.lab.t)
-}
-
-// ownAuthority is a server with a certificate for x, and a file of its own of who signed it;
-// each request has a connection of its own.
-func (b *bed) ownAuthority() []string {
-	cert, key, err := b.lab.authority.Issue(b.upstream+"-server", time.Hour, "x")
-	if err != nil {
-		b.lab.t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.lab.t.Fatal(err)
-	}
-	s := &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	s.SetKeepAlivesEnabled(false)
-	go func() { _ = s.ServeTLS(l, cert, key) }()
-	b.lab.t.Cleanup(func() { _ = s.Close() })
-	b.trust(b.lab.authority)
-	return []string{"{tls}", l.Addr().String()}
-}
-
-// trust writes who signs its certificates.
-func (b *bed) trust(a *certtest.Authority) {
-	to := b.lab.authority.File(b.upstream + ".pem")
-	text, err := os.ReadFile(a.CA())
-	if err == nil {
-		err = os.WriteFile(to+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(to+".new", to)
-	}
-	if err != nil {
-		b.lab.t.Fatal(err)
-	}
-}
-
-// endsSoon is secure, and proxies present a certificate there that ends soon.
-func (b *bed) endsSoon() []string {
-	cert, key, err := b.lab.authority.Issue(b.upstream+"-client", 15*time.Minute, "client")
-	if err != nil {
-		b.lab.t.Fatal(err)
-	}
-	return append(b.secure(), "{cert}", filepath.Base(cert), "{key}", filepath.Base(key))
-}
-
-// burst sends so many requests at once.
-func (b *bed) burst(n int) {
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			_, _ = answer(b.lab.t.Context(), b.through()[i%2].address, b.upstream)
-		})
-	}
-	wg.Wait()
-}
-
-// signal is sent to the Envoy that leads to it.
-func (b *bed) signal(s syscall.Signal) {
-	if err := b.through()[0].envoy.Signal(s); err != nil {
-		b.lab.t.Error(err)
-	}
-}
-
-// secure is a server with a certificate for x.
-func (b *bed) secure() []string {
-	e := newEcho(b.lab.t, b.upstream)
-	e.check(func(http.ResponseWriter, *http.Request) {})
-	return []string{"{tls}", secured(b.lab.t, b.lab.authority, e)}
-}
-
-// plain is a server that knows no HTTP/2.
-func (b *bed) plain() []string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.lab.t.Fatal(err)
-	}
-	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
-	go func() { _ = s.Serve(l) }()
-	b.lab.t.Cleanup(func() { _ = s.Close() })
-	return []string{"{plain}", l.Addr().String()}
-}
-
-// deafness is an address that takes no connection.
-func (b *bed) deafness() []string {
-	addr := closed(b.lab.t)
-	b.lab.t.Cleanup(deaf(b.lab.t, addr))
-	return []string{"{deaf}", addr}
-}
-
-// drain says an operator's word about every endpoint.
-func (b *bed) drain(verb string, more ...string) {
-	for _, x := range b.backends {
-		if out, code := b.lab.control.cli(append([]string{verb, b.upstream, x.Addr}, more...)...); code != 0 {
-			b.lab.t.Errorf("%s: exit %d: %s", verb, code, out)
-		}
-	}
 }
