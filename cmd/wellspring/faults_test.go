@@ -113,9 +113,9 @@ var faults = []fault{
 	{name: "more at once than the limits", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {connections: 6, pendingRequests: 6, requests: 6}"), rule: ", timeout: 3s", breaks: func(b *bed) {
 		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
 	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 16},
-	{name: "more at once than requests may", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {requests: 3}"), rule: ", timeout: 3s", breaks: func(b *bed) {
+	{name: "more at once than requests may", codes: "F1", also: "F2", spec: with(local, "circuitBreakers: {requests: 6}"), rule: ", timeout: 3s", breaks: func(b *bed) {
 		b.each(func(i int) { b.backends[i].SetDelay(time.Second) })
-	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 8},
+	}, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }, parallel: 14},
 	{name: "answers of 500, tried again", codes: "F3", spec: local, rule: ", retry: {on: [5xx], attempts: 6, backoff: {base: 1ms, max: 2ms}}", parallel: 10, breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
 	{name: "more to eject than may be", codes: "O3", also: "O1", spec: with(local, "outlierDetection: {consecutive5xx: 3, interval: 500ms, maxEjectionPercent: 10, baseEjection: 3s}"), breaks: func(b *bed) { b.status(500) }, mends: func(b *bed) { b.status(0) }},
 	{name: "their only proxy is gone", codes: "C1", edge: "lone", spec: local, breaks: func(b *bed) { b.through()[0].envoy.Kill() }, mends: func(b *bed) { b.through()[0].start(b.lab.t) }},
