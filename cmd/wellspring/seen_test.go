@@ -147,12 +147,13 @@ func TestRealStates(t *testing.T) {
 	made := time.Now()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
+	load, stop := context.WithCancel(t.Context()) // until all was looked at
+	defer stop()
 	for _, s := range states {
 		for range 3 { // one request after the other, three at once
 			wg.Go(func() {
-				for ctx.Err() == nil {
-					_, _ = answer(ctx, edge, s.name)
+				for load.Err() == nil {
+					_, _ = answer(load, edge, s.name)
 					time.Sleep(200 * time.Millisecond)
 				}
 			})

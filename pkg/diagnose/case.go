@@ -383,14 +383,22 @@ func (c *Case) Since() time.Time {
 	case c.meetsNobody() && !p.Since.IsZero():
 		return p.Since
 	}
-	var since time.Time
-	for _, f := range c.Failures { // endpoints are as they were: requests tell
-		if f.Lately >= leastFailed && (since.IsZero() || f.Begun.Before(since)) {
-			since = f.Begun
-		}
+	since := c.begun(leastFailed) // endpoints are as they were: requests tell
+	if s := c.Health.Seen; since.IsZero() && s != nil && s.Failing() {
+		since = c.begun(1) // few of each kind: that the service changed was before
 	}
 	if since.IsZero() {
 		since = c.Health.Since
+	}
+	return since
+}
+
+// begun is when failures began of which some are of now, so many at least.
+func (c *Case) begun(least uint64) (since time.Time) {
+	for _, f := range c.Failures {
+		if f.Lately >= least && (since.IsZero() || f.Begun.Before(since)) {
+			since = f.Begun
+		}
 	}
 	return since
 }

@@ -497,6 +497,12 @@ func TestSince(t *testing.T) {
 		t.Errorf("requests fail since %s", since)
 	}
 	c = well()
+	c.failed("UT", 100)
+	c.Failures[0].Lately = 2 // and others, of other kinds
+	if since := c.Since(); !since.Equal(now.Add(-minute)) {
+		t.Errorf("few requests of each kind fail since %s", since)
+	}
+	c = well()
 	c.Health.Seen.NoneMet = &health.Part{Count: 1, Some: []string{"edge-0"}, Since: now.Add(-5 * time.Second)}
 	if since := c.Since(); !since.Equal(now.Add(-5 * time.Second)) {
 		t.Errorf("requests meet nobody since %s", since)
