@@ -422,11 +422,17 @@ func (b *bed) trust(a *certtest.Authority) {
 
 // endsSoon is secure, and proxies present a certificate there that ends soon.
 func (b *bed) endsSoon() []string {
+	cert, key := b.issueSoon()
+	return append(b.secure(), "{cert}", filepath.Base(cert), "{key}", filepath.Base(key))
+}
+
+// issueSoon writes a certificate that ends soon.
+func (b *bed) issueSoon() (cert, key string) {
 	cert, key, err := b.lab.authority.Issue(b.upstream+"-client", 15*time.Minute, "client")
 	if err != nil {
 		b.lab.t.Fatal(err)
 	}
-	return append(b.secure(), "{cert}", filepath.Base(cert), "{key}", filepath.Base(key))
+	return cert, key
 }
 
 // burst sends so many requests at once.

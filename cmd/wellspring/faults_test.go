@@ -208,6 +208,6 @@ var controls = []fault{
 		b.drain("drain", "--reason", "new disk")
 	}, mends: func(b *bed) { b.drain("drain", "--end") }},
 	inRegistry(fault{name: "their registry is away", warns: "W4", spec: `{service: {source: third}}`, breaks: func(b *bed) { b.lab.third.turn(isAway); b.lab.third.CloseClientConnections() }, mends: func(b *bed) { b.lab.third.turn(passesOn) }}),
-	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon, breaks: func(b *bed) { b.endsSoon() }},
+	{name: "a certificate of fifteen minutes", warns: "W2", spec: `{endpoints: [{address: "{tls}"}], tls: {ca: {file: ca.pem}, certificate: {cert: "{cert}", key: "{key}"}, sans: [x]}}`, places0: (*bed).endsSoon, breaks: func(b *bed) { b.issueSoon() }},
 	{name: "answers that take long, and in time", spec: local, rule: ", timeout: 2s", breaks: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(300 * time.Millisecond) }) }, mends: func(b *bed) { b.each(func(i int) { b.backends[i].SetDelay(0) }) }},
 }

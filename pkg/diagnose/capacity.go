@@ -9,8 +9,10 @@ func breaker(c *cluster) (*claim, string) {
 	if c.run == nil {
 		return nil, ""
 	}
-	n, over := c.growth("upstream_rq_pending_overflow"), []string{}         // a connection over the limit only waits
-	for _, x := range []count{n, c.growth("upstream_rq_active_overflow")} { // the second since Envoy 1.38
+	var n count
+	var over []string
+	for _, limit := range []string{"pending", "active"} { // waiting for a connection; at once, since Envoy 1.38
+		x := c.growth("upstream_rq_" + limit + "_overflow")
 		if x.n > 0 {
 			over = append(over, x.String())
 		}

@@ -1,6 +1,7 @@
 package envoyadmin
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -333,9 +334,9 @@ func (c *Config) addListeners(raw json.RawMessage) error {
 		} `json:"dynamic_listeners"`
 	}
 	err := json.Unmarshal(raw, &in)
-	var all any
-	if json.Unmarshal(raw, &all) == nil {
-		c.StrictSessions = strictSession(all)
+	if bytes.Contains(raw, []byte(sessionFilter)) { // few have it, and listeners are large
+		var all any
+		c.StrictSessions = json.Unmarshal(raw, &all) == nil && strictSession(all)
 	}
 	for _, x := range in.Dynamic {
 		c.reject("listener", x.Error, x.Name)
@@ -343,12 +344,15 @@ func (c *Config) addListeners(raw json.RawMessage) error {
 	return err
 }
 
+// sessionFilter is the end of that filter's type.
+const sessionFilter = ".stateful_session.v3.StatefulSession"
+
 // strictSession tells whether JSON has the filter of stateful sessions in it, and it is
 // strict; what routes say of theirs has a type of its own.
 func strictSession(v any) bool {
 	switch x := v.(type) {
 	case map[string]any:
-		if t, _ := x["@type"].(string); strings.HasSuffix(t, ".stateful_session.v3.StatefulSession") && x["strict"] == true {
+		if t, _ := x["@type"].(string); strings.HasSuffix(t, sessionFilter) && x["strict"] == true {
 			return true
 		}
 		for _, y := range x {
